@@ -1,0 +1,107 @@
+// Package agent is what runs on each host: it holds the host's session with the API, keeps running exactly what the
+// assignment says, and reports how it fares. It measures through collectors and sends straight to targets.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"iapi/agent/session"
+	"iapi/collectors/collect"
+	"iapi/measure"
+	"iapi/targets"
+)
+
+// Collectors opens probes; *collectors.Registry is one.
+type Collectors interface {
+	Open(ctx context.Context, r collect.Request) (collect.Probe, error)
+}
+
+// Queue takes points and sends them on; *targets.Queue is one.
+type Queue interface {
+	Enqueue(points []measure.Point)
+	Stats() targets.Stats
+	Close(ctx context.Context) error
+}
+
+// Session is the agent's side of the conversation with the API; *session.Session is one.
+type Session interface {
+	// Run keeps the session until ctx ends, and hands each newer assignment to receive.
+	Run(ctx context.Context, receive func(session.Assignment)) error
+	// Know tells what the agent runs already, before Run.
+	Know(v session.Version)
+	Report(ctx context.Context, r session.Report) (session.ReportResult, error)
+	Definition(ctx context.Context, digest string) ([]byte, error)
+}
+
+// Options say what an agent is made of. All but Dir, Logger and Owner are required.
+type Options struct {
+	Host       uuid.UUID
+	Version    string
+	Session    Session
+	Collectors Collectors
+	// OpenTarget makes the queue to one target of one instrumentation.
+	OpenTarget func(instrumentation string, t measure.Target) (Queue, error)
+	// Owner tells who owns a zone as this host sees it; Nil: the host does not know. A zone whose owner is not the
+	// instrumentation's is refused.
+	Owner        func(vm uuid.UUID) uuid.UUID
+	Capabilities []string
+	Dir          string // for the last good assignment and fetched definitions; "": nothing is kept
+	Logger       *slog.Logger
+}
+
+// Agent is one host's agent.
+type Agent struct {
+	opts     Options
+	log      *slog.Logger
+	disk     disk
+	reporter *reporter
+	sup      *supervisor
+}
+
+// New makes an agent. It fails when its directory cannot be used.
+func New(o Options) (*Agent, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Owner == nil {
+		o.Owner = func(uuid.UUID) uuid.UUID { return uuid.Nil }
+	}
+	d, err := openDisk(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{opts: o, log: o.Logger, disk: d}
+	a.reporter = newReporter(o)
+	a.sup = newSupervisor(o, d, a.reporter)
+	return a, nil
+}
+
+// Run measures until ctx ends, then stops every probe and returns. What it ran last is resumed from disk at once, so that
+// an API that is away stops no measurement.
+func (a *Agent) Run(ctx context.Context) error {
+	last, ok, err := a.disk.load()
+	switch {
+	case err != nil:
+		a.log.Warn("the saved assignment cannot be used; waiting for the API", "error", err)
+	case ok:
+		a.sup.resume(last)
+		a.opts.Session.Know(last.Version)
+		a.log.Info("resumed the saved assignment", "instrumentations", len(last.Items),
+			"generation", last.Version.Generation)
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.sup.run(ctx) })
+	g.Go(func() error { return a.reporter.run(ctx) })
+	g.Go(func() error { return a.opts.Session.Run(ctx, a.sup.receive) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("run the agent: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"iapi/assignment"
+)
+
+// disk is what an agent keeps between its lives: the last good assignment with what is left to live of each
+// instrumentation, and the definitions that it has fetched. Without a directory nothing is kept.
+type disk struct{ dir string }
+
+// saved is the last good assignment as it lies on disk.
+type saved struct {
+	Version   assignment.Version       `json:"version"`
+	Items     []assignment.Item        `json:"items"`
+	Boot      string                   `json:"boot"`      // the boot that Deadlines count from
+	Deadlines map[string]time.Duration `json:"deadlines"` // by instrumentation, since that boot
+	SavedAt   time.Time                `json:"savedAt"`   // by the wall clock, for people
+}
+
+func openDisk(dir string) (disk, error) {
+	if dir == "" {
+		return disk{}, nil
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "definitions"), 0o700); err != nil {
+		return disk{}, fmt.Errorf("make the agent's directory: %w", err)
+	}
+	return disk{dir: dir}, nil
+}
+
+func (d disk) load() (saved, bool, error) {
+	var s saved
+	if d.dir == "" {
+		return s, false, nil
+	}
+	raw, err := os.ReadFile(filepath.Join(d.dir, "assignment.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("read the saved assignment: %w", err)
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, false, fmt.Errorf("decode the saved assignment: %w", err)
+	}
+	return s, true, nil
+}
+
+func (d disk) save(s saved) error {
+	if d.dir == "" {
+		return nil
+	}
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode the assignment: %w", err)
+	}
+	return writeFile(filepath.Join(d.dir, "assignment.json"), raw)
+}
+
+var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (d disk) definition(digest string) ([]byte, bool) {
+	if d.dir == "" || !digestForm.MatchString(digest) {
+		return nil, false
+	}
+	raw, err := os.ReadFile(d.definitionPath(digest))
+	if err != nil || verify(raw, digest) != nil {
+		return nil, false // a missing or damaged one is fetched again
+	}
+	return raw, true
+}
+
+func (d disk) saveDefinition(digest string, document []byte) error {
+	if d.dir == "" {
+		return nil
+	}
+	return writeFile(d.definitionPath(digest), document)
+}
+
+func (d disk) definitionPath(digest string) string {
+	return filepath.Join(d.dir, "definitions", digest+".yaml")
+}
+
+// verify makes sure that a document is the one that its digest names.
+func verify(document []byte, digest string) error {
+	if sum := sha256.Sum256(document); hex.EncodeToString(sum[:]) != digest {
+		return fmt.Errorf("the definition's bytes do not have the digest %.12s…", digest)
+	}
+	return nil
+}
+
+// writeFile replaces a file so that a crash leaves the old or the new one whole.
+func writeFile(path string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}

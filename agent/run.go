@@ -1,0 +1,330 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/agent/session"
+	"iapi/assignment"
+	"iapi/catalog"
+	"iapi/collectors/collect"
+	"iapi/measure"
+)
+
+// run measures one instrumentation on this host. What needs a new probe makes a new run; zones, targets, the time to live and
+// the revision change in place, so that an extension never restarts a probe.
+type run struct {
+	sup    *supervisor
+	log    *slog.Logger
+	wish   string
+	cancel context.CancelFunc
+	wake   chan struct{} // capacity 1: item or deadline changed
+
+	item assignment.Item // as it was at the start; for what a wish fixes
+
+	mu       sync.Mutex
+	current  assignment.Item
+	deadline time.Duration
+	limited  bool
+}
+
+// wishOf is what a probe is made for: two items with the same wish can share a run one after the other.
+func wishOf(i assignment.Item) string {
+	wish, err := json.Marshal(struct {
+		Definition     string
+		Predicate      *measure.Predicate
+		Decompositions []string
+		Whole          bool
+		Owner          *uuid.UUID
+		Granularity    int
+	}{i.DefinitionDigest, i.Predicate, i.Decompositions, i.WholeHost, i.Owner, i.Granularity})
+	if err != nil {
+		return i.ID + " " + err.Error() // cannot be equal to another, so the probe is made anew
+	}
+	return string(wish)
+}
+
+func newRun(s *supervisor, item assignment.Item, deadline time.Duration, limited bool, cancel context.CancelFunc) *run {
+	return &run{
+		sup: s, log: s.log.With("instrumentation", item.ID, "metric", item.Metric), wish: wishOf(item), cancel: cancel,
+		wake: make(chan struct{}, 1), item: item, current: item, deadline: deadline, limited: limited,
+	}
+}
+
+// update takes a new item of the same wish, and reports whether anything in it is new.
+func (r *run) update(item assignment.Item, deadline time.Duration, limited bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	same := r.current.Revision == item.Revision && sameVMs(r.current.VMs, item.VMs) && sameTargets(r.current.Targets, item.Targets)
+	r.current, r.deadline, r.limited = item, deadline, limited
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return !same
+}
+
+func (r *run) now() (item assignment.Item, deadline time.Duration, limited bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current, r.deadline, r.limited
+}
+
+func (r *run) lapsed() bool {
+	_, deadline, limited := r.now()
+	return limited && boottime() >= deadline
+}
+
+func (r *run) pending(why string) session.Status {
+	item, _, _ := r.now()
+	return statusOf(item.ID, item.Revision, statusPending, why)
+}
+
+// loop measures until ctx ends or the time to live has passed. When it returns, nothing of the instrumentation runs.
+func (r *run) loop(ctx context.Context) {
+	def, ok := r.definition(ctx)
+	if !ok {
+		return
+	}
+	zones, denied := r.zones()
+	probe, err := r.sup.opts.Collectors.Open(ctx, collect.Request{
+		ID: r.item.ID, Definition: def, Predicate: predicateOf(r.item), Decompositions: r.item.Decompositions,
+		WholeHost: r.item.WholeHost, Zones: zones, Granularity: r.granularity(), Owner: ownerOf(r.item),
+	})
+	if err != nil {
+		r.refused(ctx, err)
+		return
+	}
+	out := newOutlet(r)
+	defer func() {
+		if err := probe.Close(); err != nil {
+			r.log.Warn("the probe did not close cleanly", "error", err)
+		}
+		out.close()
+	}()
+	r.sup.reporter.watchTargets(r.item.ID, out.health)
+	r.measure(ctx, probe, out, def.Metric.Interval == "POINT", zones, denied)
+}
+
+// measure collects at each boundary of the granularity. Each loop handles what has changed since the last.
+func (r *run) measure(ctx context.Context, probe collect.Probe, out *outlet, gauge bool, zones []uuid.UUID, denied []session.VMFailure) {
+	item, _, _ := r.now()
+	out.retarget(item.Targets)
+	granularity := r.granularity()
+	last := time.Now().Truncate(granularity)
+	res, err := r.collect(ctx, probe, time.Now()) // primes what needs two readings
+	if err != nil {
+		r.report(out, res, err, denied, false, time.Time{})
+	}
+	next := last.Add(granularity)
+	good := false
+	var lastSample time.Time
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(r.untilNext(next))
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-r.wake:
+			item, _, _ := r.now()
+			out.retarget(item.Targets)
+			now, nowDenied := r.zones()
+			denied = nowDenied
+			if !equalZones(zones, now) {
+				if err := probe.SetZones(ctx, now); err != nil {
+					r.log.Warn("the probe did not take its new zones", "error", err)
+				}
+				zones = now
+			}
+			r.report(out, res, err, denied, good, lastSample)
+		}
+		if r.lapsed() {
+			r.log.Info("its time to live has passed")
+			return
+		}
+		now := time.Now()
+		if now.Before(next) {
+			continue
+		}
+		at := now.Truncate(granularity)
+		if !at.After(last) { // the wall clock went back: no interval is told twice
+			next = last.Add(granularity)
+			continue
+		}
+		res, err = r.collect(ctx, probe, at)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && !res.Primed {
+			good, lastSample = true, at
+			out.send(r.points(res, at, granularity, gauge, at.Sub(last) > granularity))
+		}
+		r.report(out, res, err, denied, good, lastSample)
+		last, next = at, at.Add(granularity)
+	}
+}
+
+// untilNext is never longer than it takes to notice in time that the time to live has passed or that the clock was set.
+func (r *run) untilNext(next time.Time) time.Duration {
+	const slack = 20 * time.Millisecond // sources that close an interval at the second need a moment
+	wait := min(time.Until(next)+slack, time.Second)
+	if _, deadline, limited := r.now(); limited {
+		wait = min(wait, deadline-boottime())
+	}
+	return max(wait, time.Millisecond)
+}
+
+func (r *run) collect(ctx context.Context, probe collect.Probe, at time.Time) (collect.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(5*time.Second, r.granularity()))
+	defer cancel()
+	res, err := probe.Collect(ctx, at)
+	if err != nil {
+		return collect.Result{}, fmt.Errorf("collect: %w", err)
+	}
+	return res, nil
+}
+
+// report tells how it fares. Running means that a good sample has left this host: until a target has taken one, and where there
+// was one to take, it is pending.
+func (r *run) report(out *outlet, res collect.Result, err error, denied []session.VMFailure, good bool, last time.Time) {
+	item, _, _ := r.now()
+	status, message := statusRunning, ""
+	switch {
+	case err != nil:
+		status, message = statusOfError(err)
+	case !good:
+		status, message = statusPending, "waiting for the first sample"
+	case !out.delivered():
+		status, message = statusPending, out.why()
+	}
+	s := statusOf(item.ID, item.Revision, status, message)
+	if !last.IsZero() {
+		last = last.UTC()
+		s.LastSampleAt = &last
+	}
+	s.VMFailures = append(s.VMFailures, denied...)
+	for _, f := range res.Failures {
+		s.VMFailures = append(s.VMFailures, session.VMFailure{VM: f.Zone, Status: string(f.Code), Message: f.Message})
+	}
+	r.sup.reporter.set(s)
+}
+
+// refused reports a typed refusal and waits: it is not tried again until the assignment changes.
+func (r *run) refused(ctx context.Context, err error) {
+	status, message := statusOfError(err)
+	r.log.Warn("the instrumentation is refused", "status", status, "error", err)
+	for {
+		item, _, _ := r.now()
+		r.sup.reporter.set(statusOf(item.ID, item.Revision, status, message))
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-time.After(time.Second):
+		}
+		if r.lapsed() {
+			return
+		}
+	}
+}
+
+// definition gets the metric's definition from disk or from the API, for as long as it takes.
+func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
+	digest := r.item.DefinitionDigest
+	document, ok := r.sup.disk.definition(digest)
+	for wait := time.Duration(0); !ok; wait = min(max(time.Second, wait*2), 30*time.Second) {
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-time.After(session.Jitter(wait)):
+		}
+		if r.lapsed() {
+			return nil, false
+		}
+		var err error
+		if document, err = r.sup.opts.Session.Definition(ctx, digest); err == nil {
+			err = verify(document, digest)
+		}
+		if err != nil {
+			r.log.Debug("cannot get the metric's definition yet", "error", err)
+			r.sup.reporter.set(r.pending("waiting for the metric's definition"))
+			continue
+		}
+		ok = true
+		if err := r.sup.disk.saveDefinition(digest, document); err != nil {
+			r.log.Warn("the definition could not be kept on disk", "error", err)
+		}
+	}
+	def, err := catalog.Parse(document)
+	if err != nil {
+		r.refused(ctx, &collect.Error{Code: collect.Unsupported, Message: "this agent cannot read the metric's definition: " + err.Error()})
+		return nil, false
+	}
+	return def, true
+}
+
+// zones are those that may be measured. A zone whose owner is not the instrumentation's, by the assignment or as this host
+// sees it, is denied.
+func (r *run) zones() (allowed []uuid.UUID, denied []session.VMFailure) {
+	item, _, _ := r.now()
+	owner := ownerOf(item)
+	for _, vm := range item.VMs {
+		if owner != uuid.Nil {
+			seen := r.sup.opts.Owner(vm.UUID)
+			if vm.Owner == nil || *vm.Owner != owner || (seen != uuid.Nil && seen != owner) {
+				denied = append(denied, session.VMFailure{VM: vm.UUID, Status: string(collect.Denied),
+					Message: "the zone does not belong to the instrumentation's owner"})
+				continue
+			}
+		}
+		allowed = append(allowed, vm.UUID)
+	}
+	return allowed, denied
+}
+
+func (r *run) granularity() time.Duration {
+	return time.Duration(max(r.item.Granularity, 1)) * time.Second
+}
+
+func (r *run) points(res collect.Result, at time.Time, granularity time.Duration, gauge, gap bool) []measure.Point {
+	points := make([]measure.Point, 0, len(res.Samples))
+	for _, s := range res.Samples {
+		points = append(points, measure.Point{
+			Instrumentation: r.item.ID, Metric: r.item.Metric, Owner: ownerOf(r.item), Host: r.sup.opts.Host, VM: s.Zone,
+			Start: at.Add(-granularity).UTC(), Interval: granularity, Gauge: gauge, Fields: s.Fields, Value: s.Value,
+			Distribution: s.Distribution, Other: s.Other, Partial: gap || s.Partial,
+		})
+	}
+	return points
+}
+
+func statusOfError(err error) (string, string) {
+	// The codes of refusals are the statuses' own names.
+	if refusal, ok := errors.AsType[*collect.Error](err); ok {
+		return string(refusal.Code), refusal.Message
+	}
+	return string(collect.Failed), err.Error()
+}
+
+func ownerOf(i assignment.Item) uuid.UUID {
+	if i.Owner == nil {
+		return uuid.Nil
+	}
+	return *i.Owner
+}
+
+func predicateOf(i assignment.Item) measure.Predicate {
+	if i.Predicate == nil {
+		return measure.Predicate{}
+	}
+	return *i.Predicate
+}

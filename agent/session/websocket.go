@@ -1,0 +1,279 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"iapi/graph/agentdoc"
+)
+
+const (
+	subscriptionID = "a"
+	maxFrame       = 4 << 20 // an assignment is at most 1 MiB
+	writeWithin    = 10 * time.Second
+	connectWithin  = 20 * time.Second
+)
+
+// frame is a message of graphql-transport-ws.
+type frame struct {
+	ID      string          `json:"id,omitempty"`
+	Type    string          `json:"type"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// link is an open websocket. Its reader is stream; answers to single operations go to who waits for them.
+type link struct {
+	conn   *websocket.Conn
+	closed chan struct{}
+
+	mu      sync.Mutex
+	serial  int
+	waiting map[string]chan frame
+}
+
+// stream opens a websocket and reads it until it ends. The error says why it did.
+func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
+	l, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.conn.CloseNow()
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	defer l.close()
+
+	if err := s.subscribe(ctx, l); err != nil {
+		return err
+	}
+	wg.Go(func() { s.keepAlive(ctx, l) })
+	defer s.setLink(nil)
+	for {
+		f, err := l.read(ctx, s.opts.Silence)
+		if err != nil {
+			return err
+		}
+		switch {
+		case f.Type == "ping":
+			if err := l.write(ctx, frame{Type: "pong", Payload: f.Payload}); err != nil {
+				return err
+			}
+		case f.ID == subscriptionID:
+			if err := s.event(f, receive); err != nil {
+				return err
+			}
+			s.setLink(l) // from now on the API knows the session, and reports may go this way
+			s.begin()
+		case f.ID != "":
+			l.answer(f)
+		}
+	}
+}
+
+// dial opens the websocket and completes the handshake of graphql-transport-ws.
+func (s *Session) dial(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	header := s.header()
+	conn, resp, err := websocket.Dial(ctx, s.base()+"/graphql", &websocket.DialOptions{
+		HTTPClient: s.http, HTTPHeader: header, Subprotocols: []string{agentdoc.Subprotocol},
+	})
+	if err != nil {
+		if resp != nil {
+			if later := retryAfter(resp); later != nil {
+				return nil, later
+			}
+			if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+				return nil, fmt.Errorf("the API refused this agent's credentials: %s", resp.Status)
+			}
+			return nil, fmt.Errorf("%w: the server answered %s", errWebsocket, resp.Status)
+		}
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if conn.Subprotocol() != agentdoc.Subprotocol {
+		conn.CloseNow()
+		return nil, fmt.Errorf("%w: the server does not speak graphql-transport-ws", errWebsocket)
+	}
+	conn.SetReadLimit(maxFrame)
+	l := &link{conn: conn, closed: make(chan struct{}), waiting: make(map[string]chan frame)}
+	if err := l.write(ctx, frame{Type: "connection_init"}); err != nil {
+		conn.CloseNow()
+		return nil, err
+	}
+	for {
+		f, err := l.read(ctx, connectWithin)
+		if err != nil {
+			conn.CloseNow()
+			return nil, err
+		}
+		if f.Type == "connection_ack" {
+			return l, nil
+		}
+	}
+}
+
+func (s *Session) subscribe(ctx context.Context, l *link) error {
+	variables := agentdoc.AssignmentsVariables{Host: s.opts.Host, Session: s.name}
+	if v := s.version(); v != (Version{}) {
+		variables.Known = &v
+	}
+	payload, err := json.Marshal(operation{Query: agentdoc.Assignments, Variables: variables})
+	if err != nil {
+		return fmt.Errorf("encode the subscription: %w", err)
+	}
+	return l.write(ctx, frame{ID: subscriptionID, Type: "subscribe", Payload: payload})
+}
+
+// event handles a frame of the subscription.
+func (s *Session) event(f frame, receive func(Assignment)) error {
+	switch f.Type {
+	case "next":
+		var data agentdoc.AssignmentsData
+		if err := decode(f.Payload, &data); err != nil {
+			return err
+		}
+		if data.Assignments.TypeName == agentdoc.TypeAssignment {
+			s.offer(data.Assignments.Assignment, receive)
+		}
+		return nil
+	case "error":
+		var errs []agentdoc.Error
+		if err := json.Unmarshal(f.Payload, &errs); err != nil || len(errs) == 0 {
+			return errors.New("the API refused the subscription")
+		}
+		return asError(errs[0])
+	case "complete":
+		return errors.New("the API ended the subscription")
+	}
+	return nil
+}
+
+// keepAlive pings, so that a connection that is dead in either direction is noticed.
+func (s *Session) keepAlive(ctx context.Context, l *link) {
+	ticker := time.NewTicker(s.opts.Silence / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if l.write(ctx, frame{Type: "ping"}) != nil {
+				l.conn.CloseNow() // the reader ends with it and says why
+				return
+			}
+		}
+	}
+}
+
+func (l *link) read(ctx context.Context, silence time.Duration) (frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	_, raw, err := l.conn.Read(ctx)
+	if err != nil {
+		return frame{}, readError(err)
+	}
+	var f frame
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return frame{}, fmt.Errorf("decode a message: %w", err)
+	}
+	return f, nil
+}
+
+func readError(err error) error {
+	var closed websocket.CloseError
+	if errors.As(err, &closed) {
+		if after, ok := strings.CutPrefix(closed.Reason, agentdoc.RetryPrefix); ok {
+			if d, perr := time.ParseDuration(after); perr == nil && d >= 0 && d <= time.Hour {
+				return &laterError{after: d, cause: "the API closed the connection"}
+			}
+		}
+		if closed.Code == agentdoc.CloseSuperseded && closed.Reason == agentdoc.ReasonSuperseded {
+			return ErrSuperseded
+		}
+		return fmt.Errorf("the API closed the connection: %d %s", closed.Code, closed.Reason)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("the API has been silent for too long")
+	}
+	return fmt.Errorf("read: %w", err)
+}
+
+func (l *link) write(ctx context.Context, f frame) error {
+	raw, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("encode a message: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeWithin)
+	defer cancel()
+	if err := l.conn.Write(ctx, websocket.MessageText, raw); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// execute runs one operation on the websocket and returns its response.
+func (l *link) execute(ctx context.Context, request []byte) ([]byte, error) {
+	answer := make(chan frame, 1)
+	l.mu.Lock()
+	l.serial++
+	id := strconv.Itoa(l.serial)
+	l.waiting[id] = answer
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.waiting, id)
+		l.mu.Unlock()
+	}()
+
+	if err := l.write(ctx, frame{ID: id, Type: "subscribe", Payload: request}); err != nil {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.closed:
+		return nil, errors.New("the connection ended")
+	case f := <-answer:
+		if f.Type == "error" {
+			return append(append([]byte(`{"data":null,"errors":`), f.Payload...), '}'), nil
+		}
+		return f.Payload, nil
+	}
+}
+
+// answer hands the first frame of an operation to who waits for it; the complete that follows finds nobody.
+func (l *link) answer(f frame) {
+	if f.Type != "next" && f.Type != "error" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if waiting, ok := l.waiting[f.ID]; ok {
+		delete(l.waiting, f.ID)
+		waiting <- f // has room for one, and gets one
+	}
+}
+
+func (l *link) close() { close(l.closed) }
+
+// retryAfter reads when the server wants to be asked again, nil if it does not say so.
+func retryAfter(resp *http.Response) error {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return nil
+	}
+	after := time.Second
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n >= 0 && n <= 3600 {
+		after = time.Duration(n) * time.Second
+	}
+	return &laterError{after: after, cause: "the API answered " + resp.Status}
+}
