@@ -58,3 +58,14 @@ func CallerFrom(ctx context.Context) (Caller, bool) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	return c, ok
 }
+
+// ErrUnavailable: it carries credentials that could not be looked up; trying again may help.
+var ErrUnavailable = errors.New("credentials could not be checked")
+
+// CanServe reports whether the caller is the agent of the host.
+func (c Caller) CanServe(host uuid.UUID) bool {
+	return c.Kind == Agent && host != uuid.Nil && c.Host == host
+}
+
+// Lapsed reports whether the credential has expired.
+func (c Caller) Lapsed(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }

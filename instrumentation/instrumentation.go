@@ -47,6 +47,7 @@ type Instrumentation struct {
 	Targets        []measure.Target  `json:"targets,omitempty"`
 	Tags           []Tag             `json:"tags,omitempty"` // sorted by key
 	Granularity    int               `json:"granularity"`    // seconds
+	TTL            int               `json:"ttl,omitempty"`  // seconds that it was given to live; 0: no end
 	Tracing        bool              `json:"tracing,omitempty"`
 	CreatedBy      string            `json:"createdBy"`
 	CreatedAt      time.Time         `json:"createdAt"`

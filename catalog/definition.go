@@ -1,0 +1,329 @@
+// Package catalog holds the definitions of metrics: data, never code, that says how a metric is collected on each
+// platform. A definition is one YAML document; its exact bytes are what is digested, signed and sent to agents. The
+// package parses and checks documents, and comes with a set of them.
+//
+// A definition has variants: ways to collect the metric, each for some platforms, with a cost and a list of fields.
+// Select picks the cheapest one that works on a host and has every field that is asked for. Four kinds of sources
+// measure (file, process, kstat, zfs): they give records, which Table turns into values. Two kinds trace (bpftrace,
+// dtrace): a compiler writes programs from them.
+package catalog
+
+import (
+	"slices"
+	"time"
+
+	"iapi/measure"
+)
+
+// Metric is what a definition says to those who ask for measurements.
+type Metric struct {
+	Name       string // module.stat
+	Module     string
+	Stat       string
+	Label      string
+	Interval   string        // INTERVAL: activity during an interval; POINT: a snapshot at its end
+	Unit       string        // of the value, for example operations, bytes, ns, percent of 1 CPU
+	Fields     []Field       // in the document's order
+	MaxTTL     time.Duration // the longest that an instrumentation which traces may live; 0: unlimited
+	Tracing    bool          // every way to collect it traces; see NeedsTracing for those of which some do
+	Tenant     bool          // tenants may use it
+	Digest     string        // of the definition
+	measured   [][]string    // the fields of each variant that does not trace
+	Collectors []string      // how it is collected: KSTAT, PROCFS, ZFS, DTRACE; sorted, each once
+}
+
+// The arities of fields and the intervals of metrics, as the schema names them.
+const (
+	Discrete = "DISCRETE"
+	Numeric  = "NUMERIC"
+	Interval = "INTERVAL"
+	Point    = "POINT"
+)
+
+// The builtin fields, whose values are given by the source of a point and not by a collector.
+const (
+	BuiltinHost = "hostname"
+	BuiltinZone = "zonename"
+)
+
+// Field is what data points can be filtered or broken down by.
+type Field struct {
+	Name     string
+	Label    string
+	Arity    string           // DISCRETE or NUMERIC
+	Unit     string           // of a numeric field: bytes, ns, ms, percent or ""
+	Operator bool             // operators only
+	Values   []string         // the closed set of a discrete field's values; nil: open
+	Uint     bool             // a discrete field whose values are decimal numbers, such as pid
+	MaxLen   int              // the longest value in bytes that a platform gives; a longer constant never matches. 0: unknown
+	Builtin  bool             // hostname or zonename: every variant has it
+	Buckets  measure.Bucketer // of a numeric field, nil for a discrete one
+}
+
+// Field returns the field with the name.
+func (m *Metric) Field(name string) (Field, bool) {
+	i := slices.IndexFunc(m.Fields, func(f Field) bool { return f.Name == name })
+	if i < 0 {
+		return Field{}, false
+	}
+	return m.Fields[i], true
+}
+
+// FieldTypes is what measure.Predicate.Check asks: the fields that a caller may use.
+func (m *Metric) FieldTypes(operator bool) func(name string) (measure.FieldType, bool) {
+	return func(name string) (measure.FieldType, bool) {
+		f, ok := m.Field(name)
+		if !ok || f.Operator && !operator {
+			return measure.FieldType{}, false
+		}
+		return measure.FieldType{Numeric: f.Arity == Numeric, Uint: f.Uint, Values: f.Values}, true
+	}
+}
+
+// NeedsTracing reports whether measuring with the given fields (those of the predicate and the decompositions) can
+// only be done by tracing, and so is limited by MaxTTL.
+func (m *Metric) NeedsTracing(fields ...string) bool {
+	if m.Tracing {
+		return true
+	}
+	return !slices.ContainsFunc(m.measured, func(have []string) bool { return m.covers(have, fields) })
+}
+
+func (m *Metric) covers(have, asked []string) bool {
+	return !slices.ContainsFunc(asked, func(name string) bool {
+		f, _ := m.Field(name)
+		return !f.Builtin && !slices.Contains(have, name)
+	})
+}
+
+// Definition is a parsed document.
+type Definition struct {
+	Metric   Metric
+	Digest   string // hex SHA-256 of Document
+	Document []byte // the exact bytes; not to be changed
+	Version  int    // grows with each change; never goes back
+	Limits   Limits
+	Variants []Variant // in the document's order
+}
+
+// Limits bound what one instrumentation may cost on one host. Zero means the agent's own default.
+type Limits struct {
+	MaxKeys        int     `yaml:"max_keys"`          // distinct combinations of discrete fields for each source; the rest becomes "other"
+	MaxRuntime     int     `yaml:"max_runtime_s"`     // seconds; of tracing
+	MinGranularity int     `yaml:"min_granularity_s"` // seconds; a source that is refreshed more rarely has no finer values
+	CPUBudget      float64 `yaml:"cpu_budget_pct"`    // percent of one CPU; of tracing
+	MaxConcurrent  int     `yaml:"max_concurrent"`    // tracing programs of this metric
+}
+
+// Place is what is measured: a whole host, or zones of it.
+type Place string
+
+// The places.
+const (
+	Host Place = "host"
+	Zone Place = "zone"
+)
+
+// ScopeRule says how a variant is kept to the zones that it was asked for.
+type ScopeRule string
+
+// The rules. A variant for zones has one other than ScopeNone.
+const (
+	ScopeNone         ScopeRule = "none"              // it measures the whole host; operators only
+	ScopeInstance     ScopeRule = "instance-iterator" // its records belong to one zone: by the path, or by the column InstanceFrom
+	ScopeNetns        ScopeRule = "instance-netns"    // as ScopeInstance, for zones with a network namespace of their own; others are unsupported
+	ScopeProcess      ScopeRule = "process-cgroup"    // each process belongs to the zone whose cgroup subtree it is in
+	ScopeDataset      ScopeRule = "dataset-prefix"    // each dataset belongs to the zone whose dataset it is or is below
+	ScopeCgroup       ScopeRule = "map:cgroup"        // the tracing program looks the current task's cgroup up
+	ScopeSocketCgroup ScopeRule = "map:socket-cgroup" // the tracing program looks the socket's cgroup up
+	ScopeZonename     ScopeRule = "d:zonename"        // the D program compares zonename
+)
+
+// Variant is one way to collect a metric.
+type Variant struct {
+	ID     string    `yaml:"id"`
+	Cost   int       `yaml:"cost"`   // from 1, a file read, to 9, uprobes; the cheapest that fits is used
+	Places []Place   `yaml:"places"` // what it can measure
+	Scope  ScopeRule `yaml:"scope"`
+	When   When      `yaml:"when"`
+	Fields []string  `yaml:"fields"` // that it can give, without the builtin ones
+	Source Source    `yaml:"source"`
+}
+
+// Tracing reports whether the variant runs a tracing program.
+func (v *Variant) Tracing() bool { return v.Source.Bpftrace != nil || v.Source.DTrace != nil }
+
+// When says where a variant works. Every member that is given must hold; of a list of os, arch or cgroup one suffices,
+// of files, tracepoints and usdt all are needed.
+type When struct {
+	OS          []string `yaml:"os"`          // linux, illumos
+	Arch        []string `yaml:"arch"`        // as Go names them
+	Cgroup      []string `yaml:"cgroup"`      // v1, v2, hybrid
+	Kernel      string   `yaml:"kernel"`      // a range of versions: ">=5.8", ">=4.18 <6.0"
+	Command     string   `yaml:"command"`     // a program that must be installed
+	Files       []string `yaml:"files"`       // that must exist on the host
+	Tracepoints []string `yaml:"tracepoints"` // category:name
+	Bpftrace    string   `yaml:"bpftrace"`    // a range of versions
+	USDT        []string `yaml:"usdt"`        // path:provider:name
+}
+
+// Source is where a variant's data comes from: exactly one member is set. Of several files or kstats the values are
+// put together; they are not joined.
+type Source struct {
+	File     []FileSource   `yaml:"file"`
+	Process  *ProcessSource `yaml:"process"`
+	Kstat    []KstatSource  `yaml:"kstat"`
+	ZFS      *ZFSSource     `yaml:"zfs"`
+	Bpftrace *TraceSource   `yaml:"bpftrace"`
+	DTrace   *TraceSource   `yaml:"dtrace"`
+}
+
+// Parser names the format of a file.
+type Parser string
+
+// The parsers. Each gives records: columns by name.
+const (
+	ParseSingle      Parser = "single"      // one value, the column "value"; a trailing newline is dropped
+	ParseKeyValue    Parser = "keyvalue"    // one record from lines "Key:   123 kB"; what follows the number is dropped
+	ParseFlatKeyed   Parser = "flatkeyed"   // one record from lines "key 123"
+	ParseNestedKeyed Parser = "nestedkeyed" // one record for each line "8:0 rbytes=1 wbytes=2"; the first word is the column "key"
+	ParseTable       Parser = "table"       // one record for each line, see Columns
+	ParseSNMP        Parser = "snmp"        // one record from pairs of lines "Tcp: InSegs …" and "Tcp: 5 …"; columns "Tcp.InSegs"
+	ParseSPLKstat    Parser = "spl-kstat"   // one record: two lines of header, then lines "name type value"
+)
+
+// FileSource reads files of the kernel.
+//
+// Paths are templates. {instance.pid} is the id of a zone's first process, {instance.cgroup} its directory in the
+// unified hierarchy and {instance.cgroup.CONTROLLER} (cpuacct, memory, blkio) in one of version 1. A * matches within
+// one part of the path; what the n-th one matched is the column "path.n". Several paths are alternatives: the first of
+// which a file exists is read. A file that does not exist gives no records.
+type FileSource struct {
+	Paths  []string `yaml:"paths"`
+	Parser Parser   `yaml:"parser"`
+	// Of ParseTable only. Columns names them from the left; "_" is one that is not needed; a line may have fewer or
+	// more. Without Columns the first line after Skip has the names.
+	Columns    []string `yaml:"columns"`
+	Skip       int      `yaml:"skip"`       // lines at the start that are no data
+	Separators string   `yaml:"separators"` // characters between columns, one or more; spaces and tabs by default
+	Table      `yaml:",inline"`
+}
+
+// The columns of ProcessSource: rss and vsize are in bytes, cpu_ns is the CPU time used so far, execname is at most 15
+// bytes on Linux, psargs is the arguments joined by spaces, 80 bytes at most.
+var ProcessColumns = []string{"pid", "ppid", "execname", "pexecname", "psargs", "rss", "vsize", "nthreads", "state", "uid", "cpu_ns"}
+
+// ProcessSource gives a record for each process of the host.
+type ProcessSource struct {
+	Refresh int `yaml:"refresh_s"` // seconds for which one reading of the table serves
+	Table   `yaml:",inline"`
+}
+
+// KstatSource gives a record for each kstat that matches. Columns are module, instance, name, class, and the
+// statistics by name.
+type KstatSource struct {
+	Module   string `yaml:"module"` // empty members match everything
+	Instance string `yaml:"instance"`
+	Name     string `yaml:"name"`
+	Class    string `yaml:"class"`
+	// InstanceFrom is the column that names the zone; needed in variants for zones.
+	InstanceFrom string `yaml:"instance_from"`
+	Table        `yaml:",inline"`
+}
+
+// ZFSSource gives a record for each line of "zfs list -Hp -o name,…" or "zpool list -Hp -o name,…". Columns are name
+// and Columns. A - is no value.
+type ZFSSource struct {
+	Command string   `yaml:"command"` // zfs or zpool
+	Columns []string `yaml:"columns"`
+	Refresh int      `yaml:"refresh_s"` // seconds for which one run of the command serves
+	Table   `yaml:",inline"`
+}
+
+// Table turns records into values. A record counts when it passes every Select and no Exclude; each Row then gives one
+// value with the fields of From, Set and Numeric. Values that have equal discrete fields of those asked for are added.
+type Table struct {
+	Select  []Filter             `yaml:"select"`
+	Exclude []Filter             `yaml:"exclude"`
+	From    map[string]ColumnRef `yaml:"from"` // discrete fields that are the same for each row
+	Rows    []Row                `yaml:"rows"`
+}
+
+// Row is one value of a record.
+type Row struct {
+	Set     map[string]string `yaml:"set"`     // discrete fields with constant values
+	Numeric map[string]Expr   `yaml:"numeric"` // numeric fields
+	Value   Expr              `yaml:"value"`
+}
+
+// ColumnRef is a discrete field's value out of a column.
+type ColumnRef struct {
+	Column string            `yaml:"column"`
+	Map    map[string]string `yaml:"map"`    // replaces values; a record with a value that is not there gives nothing
+	Decode string            `yaml:"decode"` // majorminor: the name of the block device 8:0
+}
+
+// DecodeMajorMinor turns 8:0 into sda.
+const DecodeMajorMinor = "majorminor"
+
+// Filter is a condition on a column's text. Of Equal, Prefix and Match any suffices. A record without the column does
+// not fulfil it.
+type Filter struct {
+	Column    string   `yaml:"column"`
+	Equal     []string `yaml:"equal"`
+	Prefix    []string `yaml:"prefix"`
+	Match     string   `yaml:"match"`     // RE2, matching the whole text, 100 bytes at most
+	Partition bool     `yaml:"partition"` // it names a partition of a block device
+	Decode    string   `yaml:"decode"`    // majorminor: what is compared is the name of the block device
+}
+
+// TraceSource is what a tracing program is compiled from. The compiler writes the program's frame, the scope, the
+// predicate and the aggregation; a definition gives expressions, which Lint compares with an allow-list of tokens.
+type TraceSource struct {
+	Clauses []Clause          `yaml:"clauses"`
+	Clean   []Clean           `yaml:"clean"`
+	Options map[string]string `yaml:"options"` // of dtrace: strsize, dynvarsize, aggsize, bufsize, cleanrate
+}
+
+// Role says what a clause does.
+type Role string
+
+// The roles.
+const (
+	Event Role = "event" // counts by itself
+	Entry Role = "entry" // remembers; the exit counts
+	Exit  Role = "exit"  // counts, and forgets what the entry saved
+)
+
+// Clause is what happens at some probes.
+type Clause struct {
+	Probes  []string              `yaml:"probes"`
+	Role    Role                  `yaml:"role"`
+	If      string                `yaml:"if"`      // a condition of the definition's own
+	Save    map[string]Save       `yaml:"save"`    // what an entry remembers, by name
+	Require []string              `yaml:"require"` // names that must be saved for an exit to count
+	Fields  map[string]TraceField `yaml:"fields"`  // that can be had here; $name is what was saved
+	Value   string                `yaml:"value"`   // what is added up; empty: 1, a count
+}
+
+// Save remembers an expression's value for one thread, or by keys.
+type Save struct {
+	Key    []string `yaml:"key"`
+	Thread bool     `yaml:"thread"`
+	Expr   string   `yaml:"expr"`
+}
+
+// TraceField is a field's value at a clause.
+type TraceField struct {
+	CType  string            `yaml:"ctype"` // int, uint, str or ip
+	Expr   string            `yaml:"expr"`
+	Decode string            `yaml:"decode"` // by the agent: majorminor, syscall, firstletter
+	Map    map[string]string `yaml:"map"`    // after Decode
+}
+
+// Clean forgets what was saved when an exit never comes.
+type Clean struct {
+	Probe string   `yaml:"probe"`
+	Save  string   `yaml:"save"`
+	Key   []string `yaml:"key"`
+}

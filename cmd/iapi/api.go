@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"iapi/catalog"
+	"iapi/delivery"
+	"iapi/graph"
+	"iapi/identity"
+	"iapi/instrumentation"
+	"iapi/measure"
+	"iapi/store"
+	"iapi/worker"
+)
+
+// limitFlags are what an API allows.
+type limitFlags struct {
+	DefaultTarget       []string `sep:"none" help:"Where data goes when a create names no target. Again: others too." placeholder:"URL"`
+	AllowPrivateTargets bool     `help:"Let tenants send to loopback, link-local and metadata addresses of the hosts."`
+	MaxInstrumentations int      `default:"256" help:"Instrumentations that one owner may have."`
+	MaxTracing          int      `default:"8" help:"Tracing instrumentations that one owner may have."`
+	Admit               float64  `default:"5000" help:"Websockets that may connect in one second; the others are told when to come back."`
+}
+
+func (f limitFlags) policy() (instrumentation.Policy, error) {
+	p := instrumentation.DefaultPolicy()
+	p.Instrumentations, p.TracingInstrumentations = f.MaxInstrumentations, f.MaxTracing
+	p.AllowPrivateTargets = f.AllowPrivateTargets
+	for _, text := range f.DefaultTarget {
+		t, err := measure.ParseTarget(text)
+		if err != nil {
+			return p, usageError("--default-target: %w", err)
+		}
+		p.DefaultTargets = append(p.DefaultTargets, t)
+	}
+	return p, nil
+}
+
+type apiCmd struct {
+	logging
+	redisFlags
+	inventoryFlags
+	limitFlags
+	Listen   string        `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
+	DataDir  string        `default:"${data_dir}" type:"path" help:"Keeps the operators' token."`
+	TLSCert  string        `type:"existingfile" help:"Serve TLS with this certificate." placeholder:"FILE"`
+	TLSKey   string        `type:"existingfile" help:"Its key." placeholder:"FILE"`
+	ClientCA string        `type:"existingfile" help:"Agents may come with a certificate from these authorities that names their host as urn:uuid:…" placeholder:"FILE"`
+	JWTKeys  string        `name:"jwt-keys" type:"existingfile" help:"Believe tokens signed by the keys of this JWK Set." placeholder:"FILE"`
+	Issuer   string        `help:"Believe tokens of this issuer; without --jwt-keys an OIDC one, whose keys are fetched." placeholder:"URL"`
+	Audience string        `default:"iapi" help:"The audience that tokens must name."`
+	Origin   []string      `help:"A web page from here may use the API. Again: others too." placeholder:"URL"`
+	Drain    time.Duration `default:"10s" help:"On a stop, spread the return of the agents over this time."`
+}
+
+func (c apiCmd) Run(ctx context.Context, s streams) error {
+	log := c.logger(s.err)
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
+	tlsConfig, err := c.tls()
+	if err != nil {
+		return err
+	}
+	if err := writableDir(c.DataDir); err != nil {
+		return err
+	}
+	tokens, err := identity.OpenTokenFile(c.DataDir)
+	if err != nil {
+		return err
+	}
+	st, err := c.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	authenticators, err := c.authenticators(ctx, tokens, st, log)
+	if err != nil {
+		return err
+	}
+	vms, hosts, err := c.clients(log)
+	if err != nil {
+		return err
+	}
+	definitions, err := catalog.Embedded()
+	if err != nil {
+		return err
+	}
+	l, err := listen("listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	if tlsConfig != nil {
+		l, scheme = tls.NewListener(l, tlsConfig), "https"
+	}
+	registry := newRegistry()
+	// The API runs no worker; it evaluates previews by the same code, and exports what waits for workers.
+	previewer, err := newWorker(workerFlags{}, st, vms, hosts, definitions, registry, log)
+	if err != nil {
+		return err
+	}
+	part := apiPart{
+		store: st, catalog: definitions, policy: policy, previewer: previewer,
+		authenticator: identity.Chain(log, authenticators...), admit: c.Admit, drain: c.Drain, origins: c.Origin, log: log,
+		registry: registry,
+	}
+	fmt.Fprintf(s.out, "IAPI at %s://%s, operators' token in %s\n", scheme, l.Addr(), tokens.Path())
+	return part.run(ctx, l, nil)
+}
+
+func (c apiCmd) tls() (*tls.Config, error) {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return nil, usageError("--tls-cert and --tls-key go together")
+	}
+	if c.TLSCert == "" {
+		if c.ClientCA != "" {
+			return nil, usageError("--client-ca needs --tls-cert and --tls-key")
+		}
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+	if err != nil {
+		return nil, usageError("--tls-cert: %w", err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+	if c.ClientCA != "" {
+		pem, err := os.ReadFile(c.ClientCA)
+		if err != nil {
+			return nil, usageError("--client-ca: %w", err)
+		}
+		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
+		if !config.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, usageError("--client-ca: %s holds no certificate", c.ClientCA)
+		}
+	}
+	return config, nil
+}
+
+// authenticators are tried in turn.
+func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, st *store.Store, log *slog.Logger) ([]identity.Authenticator, error) {
+	all := []identity.Authenticator{identity.MTLS{}, tokens, identity.AgentToken{Tokens: credentials{st}}}
+	if c.Issuer == "" {
+		if c.JWTKeys != "" {
+			return nil, usageError("--jwt-keys needs --issuer: whose tokens are they?")
+		}
+		return all, nil
+	}
+	var keys identity.Keys
+	var err error
+	if c.JWTKeys != "" {
+		keys, err = identity.OpenKeyFile(c.JWTKeys, log)
+	} else {
+		keys, err = identity.OpenOIDC(ctx, c.Issuer, &http.Client{Timeout: 10 * time.Second})
+	}
+	if err != nil {
+		return nil, err
+	}
+	jwt, err := identity.NewJWT(keys, identity.JWTOptions{Issuer: c.Issuer, Audience: c.Audience})
+	if err != nil {
+		return nil, usageError("--issuer: %w", err)
+	}
+	return append(all, jwt), nil
+}
+
+// apiPart is an API on a store; "iapi api" and "iapi dev" run it.
+type apiPart struct {
+	store         *store.Store
+	catalog       *catalog.Catalog
+	policy        instrumentation.Policy
+	previewer     instrumentation.Previewer
+	authenticator identity.Authenticator
+	admit         float64
+	drain         time.Duration
+	origins       []string
+	dev           bool
+	log           *slog.Logger
+	registry      *prometheus.Registry
+}
+
+// run serves until ctx ends. others are served beside it, on the same listener.
+func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http.Handler) error {
+	secret, err := p.store.Secret(ctx, "preview")
+	if err != nil {
+		return err
+	}
+	tokens := credentials{p.store}
+	service, err := instrumentation.New(instrumentation.Options{
+		Store: p.store, Queue: worker.NewQueue(p.store.Client(), p.store), Previewer: p.previewer, Agents: tokens,
+		Catalog: p.catalog, Policy: p.policy, Secret: secret, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	hub := delivery.New(feedSource{p.store}, delivery.Options{Logger: p.log})
+	options := graph.Options{
+		Service: service, Delivery: hub, Authenticator: p.authenticator, Records: p.store, JoinTokens: tokens,
+		Ready: p.store.Ready, Dev: p.dev, Origins: p.origins, Logger: p.log, Registry: p.registry,
+	}
+	options.Websocket.RestartWindow = p.drain
+	if p.admit > 0 {
+		options.Admission = delivery.NewAdmission(p.admit, int(p.admit), nil)
+	}
+	api, err := graph.New(options)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", api)
+	for path, handler := range others {
+		mux.Handle(path, handler)
+	}
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return hub.Run(ctx) })
+	g.Go(func() error { return api.Run(ctx) })
+	g.Go(func() error {
+		return serve(ctx, l, server, func(ctx context.Context) {
+			if err := api.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				p.log.Warn("not all connections ended in an orderly way", "error", err)
+			}
+		})
+	})
+	err = g.Wait()
+	hub.Close()
+	return err
+}

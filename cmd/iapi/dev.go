@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"iapi/agent/session"
+	"iapi/catalog"
+	"iapi/collectors/zone"
+	"iapi/dataapi"
+	"iapi/identity"
+	"iapi/instrumentation"
+	"iapi/inventory/vmapitest"
+	"iapi/measure"
+	"iapi/store"
+)
+
+type devCmd struct {
+	logging
+	Listen  string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
+	DataDir string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
+	Fleet   string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
+	Host    string `help:"The host of the fleet that this machine's agent stands for; without: the first." placeholder:"UUID"`
+	Redis   string `help:"Use this store instead of the embedded one." placeholder:"URL"`
+}
+
+// Help is what "iapi dev --help" adds.
+func (devCmd) Help() string {
+	return `The fleet is this machine: the host, and its containers as its VMs, with their labels as tags. All of them belong to the
+account ` + devOwner.String() + `.
+
+Whoever calls from this machine is an operator, on a loopback listener; over the network the token in the data directory
+is needed. The store is embedded: what was answered survives a crash, what can be measured again may not.`
+}
+
+// devParts are what runs in one process.
+type devParts struct {
+	cmd    devCmd
+	log    *slog.Logger
+	out    io.Writer
+	store  *store.Store
+	sim    *vmapitest.Server
+	zones  *zone.Resolver
+	host   uuid.UUID
+	fleet  *localFleet // nil: the fleet of a file
+	about  string
+	tokens *identity.TokenFile
+}
+
+func (c devCmd) Run(ctx context.Context, s streams) error {
+	log := c.logger(s.err)
+	if err := writableDir(c.DataDir); err != nil {
+		return err
+	}
+	p := devParts{cmd: c, log: log, out: s.out}
+	var err error
+	if p.tokens, err = identity.OpenTokenFile(c.DataDir); err != nil {
+		return err
+	}
+	l, err := listen("listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	options := store.Options{Logger: log, Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}}
+	if c.Redis != "" {
+		options.URL, options.Embedded = c.Redis, nil
+	}
+	if p.store, err = store.Open(ctx, options); err != nil {
+		return err
+	}
+	defer func() {
+		if err := p.store.Close(); err != nil {
+			log.Error("the store did not close cleanly", "error", err)
+		}
+	}()
+	p.sim = vmapitest.New(vmapitest.Options{Logger: log, FeedLatency: 200 * time.Millisecond, Datacenter: "dev"})
+	defer p.sim.Close()
+	if err := p.inventory(ctx); err != nil {
+		return err
+	}
+	if err := p.run(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	fmt.Fprintln(s.out, "IAPI has stopped.")
+	return nil
+}
+
+// inventory fills the simulated inventory: with this machine, or with a file.
+func (p *devParts) inventory(ctx context.Context) error {
+	agentDir := filepath.Join(p.cmd.DataDir, "agent")
+	if err := os.MkdirAll(agentDir, 0o700); err != nil {
+		return fmt.Errorf("make the agent's directory: %w", err)
+	}
+	host, err := hostID(agentDir)
+	if err != nil {
+		return err
+	}
+	p.host = host
+	if p.cmd.Fleet != "" {
+		return p.fileFleet()
+	}
+	if p.cmd.Host != "" {
+		return usageError("--host goes with --fleet")
+	}
+	p.zones, err = zone.New(zone.Options{Host: host, Owner: zone.FixedOwner(devOwner), Interval: 2 * time.Second, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	if err := p.zones.Refresh(ctx); err != nil {
+		p.log.Warn("this machine's containers cannot be listed yet", "error", err)
+	}
+	p.fleet = &localFleet{host: host, zones: p.zones, sim: p.sim, log: p.log}
+	if err := p.fleet.start(ctx); err != nil {
+		return err
+	}
+	p.about = fmt.Sprintf("this machine and its %d container(s)", len(p.fleet.seen))
+	return nil
+}
+
+func (p *devParts) fileFleet() error {
+	fleet, err := vmapitest.LoadFleet(p.cmd.Fleet)
+	if err != nil {
+		return usageError("--fleet: %w", err)
+	}
+	if len(fleet.Hosts) == 0 {
+		return usageError("--fleet: %s has no host for this machine's agent to stand for", p.cmd.Fleet)
+	}
+	p.host = fleet.Hosts[0].UUID
+	if p.cmd.Host != "" {
+		if p.host, err = uuid.Parse(p.cmd.Host); err != nil {
+			return usageError("--host %q: not a uuid", p.cmd.Host)
+		}
+	}
+	name := ""
+	for _, h := range fleet.Hosts {
+		if h.UUID == p.host {
+			name = h.Hostname
+		}
+	}
+	if name == "" {
+		return usageError("--host: %s has no host %s", p.cmd.Fleet, p.host)
+	}
+	if err := p.sim.Load(fleet); err != nil {
+		return err
+	}
+	p.zones, err = zone.New(zone.Options{Host: p.host, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	p.about = fmt.Sprintf("%d VMs on %d hosts; this machine's agent stands for %s", len(fleet.VMs), len(fleet.Hosts), name)
+	return nil
+}
+
+// run starts every part and waits for them.
+func (p *devParts) run(ctx context.Context, l net.Listener) error {
+	simListener, err := listen("listen", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	base := "http://" + reachable(l.Addr())
+	inventory := inventoryFlags{VMAPI: "http://" + simListener.Addr().String()}
+	vms, hosts, err := inventory.clients(p.log)
+	if err != nil {
+		return err
+	}
+	definitions, err := catalog.Embedded()
+	if err != nil {
+		return err
+	}
+	policy := instrumentationPolicy(base)
+	registry := newRegistry()
+	w, err := newWorker(workerFlags{Concurrency: 8, SweepEvery: time.Minute, GuardShare: 0.2}, p.store, vms, hosts, definitions, registry, p.log)
+	if err != nil {
+		return err
+	}
+	data := dataapi.New(dataapi.Options{Logger: p.log})
+	authenticators := []identity.Authenticator{p.tokens, identity.AgentToken{Tokens: credentials{p.store}}}
+	if local, err := identity.NewLocal(l.Addr()); err == nil {
+		authenticators = append(authenticators, local)
+	} else {
+		p.log.Warn("others can reach this listener, so the token in the data directory is needed", "listen", l.Addr())
+	}
+	api := apiPart{
+		store: p.store, catalog: definitions, policy: policy, previewer: w,
+		authenticator: identity.Chain(p.log, authenticators...), drain: time.Second, dev: true, log: p.log, registry: registry,
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return serve(ctx, simListener, &http.Server{Handler: p.sim.Handler(), ReadHeaderTimeout: 10 * time.Second},
+			func(context.Context) { p.sim.Close() })
+	})
+	g.Go(func() error {
+		defer data.Close()
+		return api.run(ctx, l, map[string]http.Handler{dataPath: http.StripPrefix(strings.TrimSuffix(dataPath, "/"), data.Handler())})
+	})
+	g.Go(func() error { <-ctx.Done(); return data.Close() }) // ends live readers, which the server would wait for
+	g.Go(func() error { return w.Run(ctx) })
+	g.Go(func() error { return p.zones.Run(ctx) })
+	if p.fleet != nil {
+		g.Go(func() error { return p.fleet.run(ctx) })
+	}
+	g.Go(func() error { return p.agent(ctx, base) })
+	p.greet(base, simListener.Addr())
+	return g.Wait()
+}
+
+// dataPath is where the Data API is, beside the API.
+const dataPath = "/data-api/"
+
+// agent runs this machine's agent, with a credential of its own as on any host.
+func (p *devParts) agent(ctx context.Context, base string) error {
+	token, hash := identity.NewAgentToken()
+	if err := p.store.SetAgentToken(ctx, p.host, hash); err != nil {
+		return err
+	}
+	sess, err := session.New(session.Options{Servers: []string{base}, Host: p.host, Token: func() string { return token },
+		Logger: p.log, UserAgent: "iapi-agent/" + version()})
+	if err != nil {
+		return err
+	}
+	a, err := newAgent(agentParts{host: p.host, dir: filepath.Join(p.cmd.DataDir, "agent"), zones: p.zones, log: p.log}, sess)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+func (p *devParts) greet(base string, inventory net.Addr) {
+	program := os.Args[0]
+	server := ""
+	if base != "http://127.0.0.1:8080" {
+		server = " --server " + base
+	}
+	fmt.Fprintf(p.out, `IAPI is running: API, worker, agent, inventory, Data API and store, all in this process.
+
+  API and explorer  %s
+  Data API          %s
+  Inventory         http://%s  (VMAPI and CNAPI, simulated: %s)
+  Data directory    %s
+
+Try, from another terminal:
+
+  %s metrics%s
+  %s create cpu.usage --by cpumode --every-host%s
+  %s watch ID%s
+
+Ctrl-C stops it.
+`, base, base+strings.TrimSuffix(dataPath, "/"), inventory, p.about, p.cmd.DataDir, program, server, program, server, program, server)
+}
+
+// reachable is an address of this machine that a listener can be reached at.
+func reachable(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
+}
+
+// instrumentationPolicy sends the data of whoever names no target to the Data API of this process.
+func instrumentationPolicy(base string) instrumentation.Policy {
+	policy := instrumentation.DefaultPolicy()
+	policy.AllowPrivateTargets = true
+	policy.DefaultTargets = []measure.Target{{Kind: measure.DataAPI, Address: base + strings.TrimSuffix(dataPath, "/"), Transport: measure.HTTP}}
+	return policy
+}

@@ -1,0 +1,77 @@
+package main
+
+// The operations that the client sends. A test validates each against the schema.
+const (
+	instrumentationFields = `
+fragment fields on Instrumentation {
+  id name owner metric { name unit } predicate { json text } decompositions { name } scope { json text }
+  targets {
+    __typename
+    ... on DataApiTarget { url transport streamUrl }
+    ... on StatsdTarget { address prefix }
+    ... on GraphiteTarget { address prefix }
+    ... on OtlpTarget { endpoint }
+  }
+  tags { key value } granularitySeconds state revision createdAt updatedAt expiresAt
+  coverage { expected running pending failed offline }
+}`
+
+	metricsDocument = `query Metrics($module: String, $collector: CollectorKind) {
+  metrics(module: $module, collector: $collector) {
+    name label interval unit collectors maxTtlSeconds fields { name label arity unit }
+  }
+}`
+
+	createDocument = `mutation Create($input: CreateInstrumentationInput!) {
+  createInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
+
+	updateDocument = `mutation Update($input: UpdateInstrumentationInput!) {
+  updateInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
+
+	listDocument = `query List($first: Int, $after: String, $filter: InstrumentationFilter) {
+  instrumentations(first: $first, after: $after, filter: $filter) {
+    nodes { ...fields }
+    pageInfo { hasNextPage endCursor }
+  }
+}` + instrumentationFields
+
+	getDocument = `query Get($id: ID!) {
+  instrumentation(id: $id) { ...fields problems { status message sources exampleVm } }
+}` + instrumentationFields
+
+	previewDocument = `query Preview($scope: ScopeInput!, $metric: String, $owner: UUID, $first: Int!) {
+  previewScope(scope: $scope, metric: $metric, owner: $owner) {
+    vmCount hostCount inventoryAsOf token
+    vms(first: $first) { nodes { uuid alias state owner host } }
+    hosts(first: $first) { nodes { uuid name } }
+    problems { status message sources exampleVm }
+  }
+}`
+
+	refreshDocument = `mutation Refresh($input: InstrumentationIdInput!) {
+  refreshInstrumentation(input: $input) { instrumentation { id } userErrors { message path code } }
+}`
+
+	refreshAllDocument = `mutation RefreshAll { refreshAll { accepted userErrors { message path code } } }`
+
+	deleteDocument = `mutation Delete($input: InstrumentationIdInput!) {
+  deleteInstrumentation(input: $input) { deletedId userErrors { message path code } }
+}`
+
+	explainDocument = `query Explain($id: ID!, $host: UUID, $vm: UUID) {
+  explainPlacement(instrumentation: $id, host: $host, vm: $vm) { placed causes { code message } }
+}`
+
+	fleetDocument = `query Fleet($first: Int!, $after: String, $online: Boolean) {
+  hosts(first: $first, after: $after, online: $online) {
+    nodes { uuid name traits { key value } agent { version online lastSeenAt applied { generation } capabilities } }
+    pageInfo { hasNextPage endCursor }
+  }
+}`
+
+	joinDocument = `mutation Join($input: CreateJoinTokenInput!) {
+  createJoinToken(input: $input) { token userErrors { message path code } }
+}`
+)

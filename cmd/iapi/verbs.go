@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type metricsCmd struct {
+	clientFlags
+	Name      string `arg:"" optional:"" help:"Show this metric with its fields."`
+	Module    string `help:"Only this module, for example disk."`
+	Collector string `enum:",kstat,procfs,zfs,dtrace" default:"" help:"Only metrics that this collector can give: kstat, procfs, zfs or dtrace."`
+}
+
+type metricView struct {
+	Name          string   `json:"name"`
+	Label         string   `json:"label"`
+	Interval      string   `json:"interval"`
+	Unit          string   `json:"unit"`
+	Collectors    []string `json:"collectors"`
+	MaxTTLSeconds *int     `json:"maxTtlSeconds"`
+	Fields        []struct {
+		Name  string `json:"name"`
+		Label string `json:"label"`
+		Arity string `json:"arity"`
+		Unit  string `json:"unit"`
+	} `json:"fields"`
+}
+
+func (c metricsCmd) Run(ctx context.Context, s streams) error {
+	variables := map[string]any{}
+	if c.Module != "" {
+		variables["module"] = c.Module
+	}
+	if c.Collector != "" {
+		variables["collector"] = strings.ToUpper(c.Collector)
+	}
+	var data struct {
+		Metrics []metricView `json:"metrics"`
+	}
+	if err := c.client().do(ctx, metricsDocument, variables, &data); err != nil {
+		return err
+	}
+	if c.Name == "" {
+		return c.print(s.out, data.Metrics, func(w io.Writer) {
+			t := newTable(w, "METRIC", "UNIT", "FIELDS", "COLLECTORS", "WHAT")
+			for _, m := range data.Metrics {
+				names := make([]string, 0, len(m.Fields))
+				for _, f := range m.Fields {
+					names = append(names, f.Name)
+				}
+				t.row(m.Name, m.Unit, strings.Join(names, " "), strings.ToLower(strings.Join(m.Collectors, " ")), m.Label)
+			}
+			t.flush()
+		})
+	}
+	for _, m := range data.Metrics {
+		if m.Name != c.Name {
+			continue
+		}
+		return c.print(s.out, m, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: %s, in %s (%s)\n\n", m.Name, m.Label, m.Unit, strings.ToLower(m.Interval))
+			t := newTable(w, "FIELD", "KIND", "UNIT", "WHAT")
+			for _, f := range m.Fields {
+				t.row(f.Name, strings.ToLower(f.Arity), orDash(f.Unit), f.Label)
+			}
+			t.flush()
+			if m.MaxTTLSeconds != nil {
+				fmt.Fprintf(w, "\nIt may live for %s at most.\n", time.Duration(*m.MaxTTLSeconds)*time.Second)
+			}
+		})
+	}
+	return &exitError{code: exitNotFound, err: fmt.Errorf("there is no metric %q; \"iapi metrics\" lists them", c.Name)}
+}
+
+type getCmd struct {
+	clientFlags
+	ID string `arg:"" help:"The instrumentation's id."`
+}
+
+// get fetches one instrumentation; an unknown id is an error with its own exit code.
+func (c *client) get(ctx context.Context, id string) (instrumentationView, error) {
+	var data struct {
+		Instrumentation *instrumentationView `json:"instrumentation"`
+	}
+	if err := c.do(ctx, getDocument, map[string]any{"id": id}, &data); err != nil {
+		return instrumentationView{}, err
+	}
+	if data.Instrumentation == nil {
+		return instrumentationView{}, &exitError{code: exitNotFound, err: fmt.Errorf("there is no instrumentation %q", id)}
+	}
+	return *data.Instrumentation, nil
+}
+
+func (c getCmd) Run(ctx context.Context, s streams) error {
+	i, err := c.client().get(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return c.print(s.out, i, func(w io.Writer) {
+		t := newTable(w)
+		t.row("id", i.ID)
+		t.row("name", orDash(i.name()))
+		t.row("state", i.State)
+		t.row("coverage", i.Coverage.String()+" running")
+		t.row("metric", i.Metric.Name+" ("+i.Metric.Unit+")")
+		t.row("by", orDash(i.by()))
+		if i.Predicate != nil {
+			t.row("where", i.Predicate.Text)
+		}
+		t.row("scope", i.Scope.Text)
+		owner := "the operators"
+		if i.Owner != nil {
+			owner = *i.Owner
+		}
+		t.row("owner", owner)
+		for _, target := range i.Targets {
+			t.row("target", target.String())
+		}
+		for _, tag := range i.Tags {
+			t.row("tag", tag.Key+"="+tag.Value)
+		}
+		t.row("granularity", (time.Duration(i.GranularitySeconds) * time.Second).String())
+		t.row("revision", strconv.Itoa(i.Revision))
+		t.row("created", i.CreatedAt.Format(time.RFC3339)+" ("+age(i.CreatedAt)+" ago)")
+		if i.ExpiresAt != nil {
+			t.row("expires", i.ExpiresAt.Format(time.RFC3339)+" (in "+time.Until(*i.ExpiresAt).Round(time.Second).String()+")")
+		}
+		t.flush()
+		printProblems(w, i.Problems)
+	})
+}
+
+func printProblems(w io.Writer, problems []problemView) {
+	if len(problems) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nProblems:")
+	t := newTable(w)
+	for _, p := range problems {
+		example := ""
+		if p.ExampleVM != nil {
+			example = "for example zone " + *p.ExampleVM
+		}
+		t.row("  "+p.Status, fmt.Sprintf("%d source(s)", p.Sources), p.Message, example)
+	}
+	t.flush()
+}
+
+func deref(s *string) string {
+	if s == nil || *s == "" {
+		return "-"
+	}
+	return *s
+}
+
+type refreshCmd struct {
+	clientFlags
+	ID  string `arg:"" optional:"" help:"The instrumentation's id."`
+	All bool   `help:"Compare everything with the inventory."`
+}
+
+func (c refreshCmd) Run(ctx context.Context, s streams) error {
+	switch {
+	case c.All == (c.ID != ""):
+		return usageError("give an id, or --all")
+	case c.All:
+		var data struct {
+			Result struct {
+				UserErrors []userError `json:"userErrors"`
+			} `json:"refreshAll"`
+		}
+		if err := c.client().do(ctx, refreshAllDocument, nil, &data); err != nil {
+			return err
+		}
+		return refusal(data.Result.UserErrors)
+	default:
+		var data struct {
+			Result struct {
+				UserErrors []userError `json:"userErrors"`
+			} `json:"refreshInstrumentation"`
+		}
+		if err := c.client().do(ctx, refreshDocument, map[string]any{"input": map[string]any{"id": c.ID}}, &data); err != nil {
+			return err
+		}
+		return refusal(data.Result.UserErrors)
+	}
+}
+
+type deleteCmd struct {
+	clientFlags
+	ID []string `arg:"" help:"Ids of instrumentations."`
+}
+
+func (c deleteCmd) Run(ctx context.Context, s streams) error {
+	cl := c.client()
+	for _, id := range c.ID {
+		var data struct {
+			Result struct {
+				DeletedID  *string     `json:"deletedId"`
+				UserErrors []userError `json:"userErrors"`
+			} `json:"deleteInstrumentation"`
+		}
+		if err := cl.do(ctx, deleteDocument, map[string]any{"input": map[string]any{"id": id}}, &data); err != nil {
+			return err
+		}
+		if err := refusal(data.Result.UserErrors); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, id)
+	}
+	return nil
+}
+
+type explainCmd struct {
+	clientFlags
+	ID   string `arg:"" help:"The instrumentation's id."`
+	Host string `help:"Why on this host (operators)." placeholder:"UUID" xor:"place" required:""`
+	VM   string `name:"vm" help:"Why in this zone." placeholder:"UUID" xor:"place" required:""`
+}
+
+func (c explainCmd) Run(ctx context.Context, s streams) error {
+	variables := map[string]any{"id": c.ID}
+	if c.Host != "" {
+		variables["host"] = c.Host
+	}
+	if c.VM != "" {
+		variables["vm"] = c.VM
+	}
+	var data struct {
+		Explanation struct {
+			Placed bool `json:"placed"`
+			Causes []struct {
+				Code    string `json:"code"`
+				Message string `json:"message"`
+			} `json:"causes"`
+		} `json:"explainPlacement"`
+	}
+	if err := c.client().do(ctx, explainDocument, variables, &data); err != nil {
+		return err
+	}
+	return c.print(s.out, data.Explanation, func(w io.Writer) {
+		if data.Explanation.Placed {
+			fmt.Fprintln(w, "It is placed there.")
+		} else {
+			fmt.Fprintln(w, "It is not placed there.")
+		}
+		t := newTable(w)
+		for _, cause := range data.Explanation.Causes {
+			t.row("  "+cause.Code, cause.Message)
+		}
+		t.flush()
+	})
+}

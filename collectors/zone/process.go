@@ -1,0 +1,106 @@
+package zone
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// maxSmallFile bounds what is read of a /proc or cgroup file that tells of one process or one cgroup.
+const maxSmallFile = 256 << 10
+
+// initProcess finds the zone's first process: the one that is pid 1 in a pid namespace of its own, else the oldest
+// number. It looks at the first processes only, so that its cost does not grow with the zone.
+func initProcess(proc string, c Cgroups) (pid int, start uint64) {
+	for _, dir := range c.dirs() {
+		pids := processes(dir, 0)
+		if len(pids) == 0 {
+			continue
+		}
+		first := pids[0]
+		for _, p := range pids[:min(len(pids), 32)] {
+			if isNamespaceInit(proc, p) {
+				first = p
+				break
+			}
+			first = min(first, p)
+		}
+		return first, StartTime(proc, first)
+	}
+	return 0, 0
+}
+
+// processes lists the pids of a cgroup, or of the first cgroup below it that has any.
+func processes(dir string, depth int) []int {
+	text, err := readBounded(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for line := range bytes.Lines(text) {
+		if pid, err := strconv.Atoi(string(bytes.TrimSpace(line))); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) > 0 || depth >= maxDepth {
+		return pids
+	}
+	names, err := subdirectories(dir)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		if pids = processes(filepath.Join(dir, name), depth+1); len(pids) > 0 {
+			return pids
+		}
+	}
+	return nil
+}
+
+func isNamespaceInit(proc string, pid int) bool {
+	text, err := readBounded(filepath.Join(proc, strconv.Itoa(pid), "status"))
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
+			ids := bytes.Fields(rest)
+			return len(ids) > 1 && string(ids[len(ids)-1]) == "1"
+		}
+	}
+	return false
+}
+
+// StartTime tells when a process began, in ticks since boot; 0 if there is no such process. Root is usually /proc.
+func StartTime(root string, pid int) uint64 {
+	text, err := readBounded(filepath.Join(root, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0
+	}
+	// The command is in parentheses and may hold anything, so that only what follows the last one can be counted on.
+	i := bytes.LastIndexByte(text, ')')
+	if i < 0 {
+		return 0
+	}
+	fields := strings.Fields(string(text[i+1:]))
+	if len(fields) < 20 {
+		return 0
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return start
+}
+
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSmallFile))
+}

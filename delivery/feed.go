@@ -1,0 +1,323 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/assignment"
+)
+
+// lane is a queue of hosts to look at. A host is always in the same lane, and a lane is served by one goroutine, so the
+// documents of one host are never overtaken by older ones.
+type lane struct {
+	wake chan struct{} // capacity 1
+
+	mu     sync.Mutex
+	urgent []uuid.UUID
+	normal []uuid.UUID
+	// waiting has the hosts in the queues. Its value says that the document has changed for certain; else versions are
+	// compared first.
+	waiting map[uuid.UUID]bool
+}
+
+func newLane() *lane {
+	return &lane{wake: make(chan struct{}, 1), waiting: make(map[uuid.UUID]bool)}
+}
+
+// add puts a host into the queue. A host that waits already is not queued twice; if it has become urgent it moves ahead.
+func (l *lane) add(host uuid.UUID, changed, urgent bool) {
+	l.mu.Lock()
+	was, waits := l.waiting[host]
+	l.waiting[host] = changed || was
+	switch {
+	case urgent:
+		l.urgent = append(l.urgent, host) // its other entry finds nothing left to do
+	case !waits:
+		l.normal = append(l.normal, host)
+	}
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes up to n hosts, urgent ones first, and tells which have changed for certain.
+func (l *lane) take(n int) (changed, unsure []uuid.UUID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, queue := range []*[]uuid.UUID{&l.urgent, &l.normal} {
+		for len(*queue) > 0 && len(changed)+len(unsure) < n {
+			host := (*queue)[0]
+			*queue = (*queue)[1:]
+			sure, waits := l.waiting[host]
+			if !waits {
+				continue
+			}
+			delete(l.waiting, host)
+			if sure {
+				changed = append(changed, host)
+			} else {
+				unsure = append(unsure, host)
+			}
+		}
+		if len(*queue) == 0 {
+			*queue = nil
+		}
+	}
+	return changed, unsure
+}
+
+func (h *Hub) laneOf(host uuid.UUID) *lane { return h.lanes[int(host[15])%len(h.lanes)] }
+
+// watch keeps reading the change stream.
+func (h *Hub) watch(ctx context.Context) {
+	wait := h.opts.RetryFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := h.source.WatchDocuments(ctx, h.apply)
+		if ctx.Err() != nil {
+			return
+		}
+		h.failures.Add(1)
+		if time.Since(began) > h.opts.RetryMost {
+			wait = h.opts.RetryFirst
+		}
+		h.log.Error("the stream of changes cannot be read", "error", err, "retryIn", wait)
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = min(2*wait, h.opts.RetryMost)
+		h.expectGap()
+		h.compareAll()
+	}
+}
+
+// apply takes entries of the change stream. It only notes what has to be done.
+func (h *Hub) apply(changes []Change, gap bool) {
+	if gap {
+		h.expectGap()
+		h.compareAll()
+	}
+	for _, c := range changes {
+		last := c.Kind != Superseded || h.shown(c.Session)
+		s := h.subscription(c.Host)
+		if s == nil || !last {
+			continue
+		}
+		switch c.Kind {
+		case Superseded:
+			if s.supersededBy(c.Session) {
+				h.ban(s.session)
+				h.superseded.Add(1)
+				s.finish(ErrSuperseded)
+			}
+		case Revoke:
+			s.finish(ErrRevoked)
+		default:
+			if s.wants(c.Version) {
+				h.laneOf(c.Host).add(c.Host, true, c.Kind != Changed)
+			}
+		}
+	}
+}
+
+// supersededBy is told that a session has begun. Beginnings that the stream has before the subscription's own are older.
+func (s *Subscription) supersededBy(session uuid.UUID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if session == s.session {
+		s.begun = true
+		return false
+	}
+	return s.begun && s.err == nil
+}
+
+// wants reports whether a version is news.
+func (s *Subscription) wants(v assignment.Version) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == nil && (v == (assignment.Version{}) || v != s.known)
+}
+
+// expectGap makes up for beginnings that the stream will not show any more.
+func (h *Hub) expectGap() {
+	h.mu.Lock()
+	clear(h.begins)
+	h.mu.Unlock()
+	for _, s := range h.all() {
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+	}
+}
+
+// compareAll has the versions of all hosts that are served compared.
+func (h *Hub) compareAll() {
+	for _, s := range h.all() {
+		h.laneOf(s.host).add(s.host, false, false)
+	}
+}
+
+func (h *Hub) all() []*Subscription {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	subs := make([]*Subscription, 0, len(h.hosts))
+	for _, s := range h.hosts {
+		subs = append(subs, s)
+	}
+	return subs
+}
+
+// serve works through a lane until ctx ends.
+func (h *Hub) serve(ctx context.Context, l *lane) {
+	wait := h.opts.RetryFirst
+	for {
+		changed, unsure := l.take(h.opts.BatchSize)
+		if len(changed)+len(unsure) == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.wake:
+			}
+			continue
+		}
+		err := h.bring(ctx, changed, unsure)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			wait = h.opts.RetryFirst
+			continue
+		}
+		h.failures.Add(1)
+		h.log.Error("assignments cannot be read", "hosts", len(changed)+len(unsure), "error", err, "retryIn", wait)
+		for _, host := range changed {
+			h.retry(l, host, true)
+		}
+		for _, host := range unsure {
+			h.retry(l, host, false)
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = min(2*wait, h.opts.RetryMost)
+	}
+}
+
+// retry puts a host back into its lane; but an agent that has no first event yet is told that we are not ready.
+func (h *Hub) retry(l *lane, host uuid.UUID, changed bool) {
+	s := h.subscription(host)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	first := s.first
+	s.mu.Unlock()
+	if first {
+		s.finish(ErrNotReady)
+		return
+	}
+	l.add(host, changed, false)
+}
+
+// bring reads what the hosts need and offers it to their subscriptions.
+func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) error {
+	ctx, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
+	defer cancel()
+	fetch := h.connected(changed)
+	if unsure = h.connected(unsure); len(unsure) > 0 {
+		versions, err := h.source.Versions(ctx, unsure...)
+		if err != nil {
+			return fmt.Errorf("read versions: %w", err)
+		}
+		for i, host := range unsure {
+			s := h.subscription(host)
+			if s == nil {
+				continue
+			}
+			if s.confirm(versions[i]) {
+				h.resumed.Add(1)
+			} else if s.wants(versions[i]) {
+				fetch = append(fetch, host)
+			}
+		}
+	}
+	if len(fetch) == 0 {
+		return nil
+	}
+	documents, err := h.source.Documents(ctx, fetch...)
+	if err != nil {
+		return fmt.Errorf("read documents: %w", err)
+	}
+	for i := range documents {
+		h.offer(ctx, fetch[i], &documents[i])
+	}
+	return nil
+}
+
+// offer hands a document to its host's subscription, in a new epoch if the agent would refuse it.
+func (h *Hub) offer(ctx context.Context, host uuid.UUID, doc *assignment.Stored) {
+	s := h.subscription(host)
+	if s == nil {
+		return
+	}
+	if doc.Version == (assignment.Version{}) {
+		// A document that was there before is not taken away because it cannot be found.
+		s.mu.Lock()
+		first := s.first
+		s.mu.Unlock()
+		if first {
+			s.finish(h.missing(ctx, host))
+		}
+		return
+	}
+	one := *doc // so that a slot does not keep the whole batch
+	if s.offer(&one) {
+		return
+	}
+	s.mu.Lock()
+	known := s.known
+	s.mu.Unlock()
+	if err := h.rebase(ctx, host, known); err != nil {
+		h.log.Error("a host stays behind its agent", "host", host, "error", err)
+		h.retry(h.laneOf(host), host, true)
+		return
+	}
+	h.laneOf(host).add(host, true, false)
+}
+
+func (h *Hub) subscription(host uuid.UUID) *Subscription {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hosts[host]
+}
+
+// connected keeps the hosts that have a subscription here.
+func (h *Hub) connected(hosts []uuid.UUID) []uuid.UUID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := hosts[:0]
+	for _, host := range hosts {
+		if h.hosts[host] != nil {
+			out = append(out, host)
+		}
+	}
+	return out
+}
+
+// sleep waits, and reports whether ctx still runs.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

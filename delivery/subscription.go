@@ -1,0 +1,272 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/assignment"
+)
+
+// maxBanned bounds what is remembered of superseded sessions.
+const maxBanned = 10_000
+
+// Event is what a subscriber learns: a document, or, with a nil Document, that the version it knows still stands.
+type Event struct {
+	Host     uuid.UUID
+	Version  assignment.Version
+	Document *assignment.Stored
+}
+
+// Subscription is one session's claim to be a host's agent, and the slot that keeps what it was not told yet.
+type Subscription struct {
+	hub           *Hub
+	host, session uuid.UUID
+
+	mu       sync.Mutex
+	ready    func()
+	known    assignment.Version // the newest that was put into the slot, or that the agent came with
+	pending  *assignment.Stored
+	bookmark bool  // known stands, and the agent has to be told
+	first    bool  // the first event is still due
+	begun    bool  // the stream has shown this session's own beginning
+	alive    bool  // heard of since the last touch
+	err      error // why it has ended
+}
+
+// Subscribe makes the session the agent of the host: the one before it, wherever it is connected, is told ErrSuperseded.
+// known is the version that the agent runs already, zero for none. The first event follows soon; until there is one the
+// subscription may still end with ErrNotReady or ErrUnknownHost. The subscription must be closed.
+func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assignment.Version) (*Subscription, error) {
+	s := &Subscription{hub: h, host: host, session: session, known: known, first: true, alive: true}
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, ErrClosed
+	}
+	previous := h.hosts[host]
+	h.hosts[host] = s
+	h.mu.Unlock()
+
+	// Registered first, so that no change that follows the beginning is missed.
+	if err := h.begin(ctx, host, session); err != nil {
+		h.putBack(s, previous)
+		return nil, err
+	}
+	if previous != nil {
+		if previous.session != session {
+			h.ban(previous.session)
+		}
+		h.superseded.Add(1)
+		previous.end(ErrSuperseded)
+	}
+	h.laneOf(host).add(host, known == (assignment.Version{}), false)
+	return s, nil
+}
+
+// begin makes the session the host's agent, unless it has to wait because it was superseded.
+func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
+	h.mu.Lock()
+	until, banned := h.banned[session]
+	if banned && !h.opts.Clock().Before(until) {
+		delete(h.banned, session)
+		banned = false
+	}
+	if !banned {
+		h.begins[session]++
+	}
+	h.mu.Unlock()
+	if banned {
+		return fmt.Errorf("%w: come back in %s", ErrSuperseded, until.Sub(h.opts.Clock()).Round(time.Second))
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
+	defer cancel()
+	if err := h.source.BeginSession(ctx, host, session); err != nil {
+		h.failures.Add(1)
+		h.shown(session)
+		return fmt.Errorf("%w: begin a session: %w", ErrNotReady, err)
+	}
+	return nil
+}
+
+// shown is told that the stream has shown a beginning of the session, or never will. It reports whether it was the last
+// one that was made here: those before it belong to earlier subscriptions of the same session.
+func (h *Hub) shown(session uuid.UUID) (last bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begins[session] > 1 {
+		h.begins[session]--
+		return false
+	}
+	delete(h.begins, session)
+	return true
+}
+
+// putBack undoes the registration of a subscription that did not begin.
+func (h *Hub) putBack(s, previous *Subscription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hosts[s.host] != s {
+		return
+	}
+	delete(h.hosts, s.host)
+	if previous == nil || previous.ended() != nil || h.closed {
+		return
+	}
+	h.hosts[s.host] = previous
+	h.laneOf(s.host).add(s.host, false, false) // what changed in between went past it
+}
+
+func (h *Hub) ban(session uuid.UUID) {
+	now := h.opts.Clock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.banned) >= maxBanned {
+		for id, until := range h.banned {
+			if !now.Before(until) {
+				delete(h.banned, id)
+			}
+		}
+		if len(h.banned) >= maxBanned {
+			return
+		}
+	}
+	h.banned[session] = now.Add(h.opts.SupersededFor)
+}
+
+// Take returns what waits, without blocking: an event, or false for none. After the end it returns the reason.
+func (s *Subscription) Take() (Event, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return Event{}, false, s.err
+	case s.pending != nil:
+		e := Event{Host: s.host, Version: s.pending.Version, Document: s.pending}
+		s.pending, s.bookmark = nil, false
+		return e, true, nil
+	case s.bookmark:
+		s.bookmark = false
+		return Event{Host: s.host, Version: s.known}, true, nil
+	}
+	return Event{}, false, nil
+}
+
+// OnReady sets what is called, from any goroutine and under no lock, whenever Take may have something to return; at once
+// if it has. The function must not block. There is one at a time.
+func (s *Subscription) OnReady(fn func()) {
+	s.mu.Lock()
+	s.ready = fn
+	now := s.err != nil || s.pending != nil || s.bookmark
+	s.mu.Unlock()
+	if now && fn != nil {
+		fn()
+	}
+}
+
+// Next waits for an event. It is for those who can afford a goroutine, and not to be mixed with OnReady.
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
+	wake := make(chan struct{}, 1)
+	s.OnReady(func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	for {
+		if e, ok, err := s.Take(); ok || err != nil {
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		case <-wake:
+		}
+	}
+}
+
+// Alive records that the agent was heard of.
+func (s *Subscription) Alive() {
+	s.mu.Lock()
+	s.alive = true
+	s.mu.Unlock()
+}
+
+// Close ends the subscription. It removes its own registration only, never that of one that has superseded it.
+func (s *Subscription) Close() { s.finish(ErrClosed) }
+
+// finish removes the registration and ends the subscription.
+func (s *Subscription) finish(err error) {
+	h := s.hub
+	h.mu.Lock()
+	if h.hosts[s.host] == s {
+		delete(h.hosts, s.host)
+	}
+	h.mu.Unlock()
+	s.end(err)
+}
+
+func (s *Subscription) end(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err, s.pending, s.bookmark = err, nil, false
+	ready := s.ready
+	s.mu.Unlock()
+	if ready != nil {
+		ready()
+	}
+}
+
+func (s *Subscription) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// confirm tells the agent that what it knows still stands, if that is what it has to be told.
+func (s *Subscription) confirm(v assignment.Version) (first bool) {
+	s.mu.Lock()
+	if s.err != nil || !s.first || s.known != v {
+		s.mu.Unlock()
+		return false
+	}
+	s.first, s.bookmark = false, true
+	ready := s.ready
+	s.mu.Unlock()
+	if ready != nil {
+		ready()
+	}
+	return true
+}
+
+// offer puts a document into the slot if it is newer than all before it. It returns false for one that an agent would
+// refuse, which means that the source has gone back.
+func (s *Subscription) offer(doc *assignment.Stored) bool {
+	s.mu.Lock()
+	switch {
+	case s.err != nil:
+		s.mu.Unlock()
+		return true
+	case doc.Version == s.known:
+		s.mu.Unlock()
+		s.confirm(doc.Version)
+		return true
+	case wentBack(doc.Version, s.known):
+		s.mu.Unlock()
+		return false
+	}
+	s.pending, s.known, s.first, s.bookmark = doc, doc.Version, false, false
+	ready := s.ready
+	s.mu.Unlock()
+	s.hub.delivered.Add(1)
+	if ready != nil {
+		ready()
+	}
+	return true
+}

@@ -1,0 +1,106 @@
+package graph
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"iapi/assignment"
+	"iapi/delivery"
+	"iapi/graph/model"
+	"iapi/graph/ws"
+	"iapi/instrumentation"
+)
+
+// Assignments serves any selection of the agents' subscription. Agents themselves send agentdoc.Assignments, which never
+// gets here.
+func (s *subscriptionResolver) Assignments(
+	ctx context.Context, host, session uuid.UUID, known *model.AssignmentVersionInput,
+) (<-chan model.AssignmentEvent, error) {
+	var has assignment.Version
+	if known != nil {
+		has = versionOf(*known)
+	}
+	sub, err := s.feed.Subscribe(ctx, host, session, has)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan model.AssignmentEvent)
+	go func() { // ends with ctx, which is the operation's
+		defer close(out)
+		defer sub.Close()
+		for {
+			e, err := s.next(ctx, sub)
+			if err != nil {
+				if ctx.Err() == nil && !errors.Is(err, delivery.ErrClosed) {
+					ws.EndWith(ctx, err)
+				}
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case out <- e:
+			}
+		}
+	}()
+	return out, nil
+}
+
+func (s *subscriptionResolver) next(ctx context.Context, sub *delivery.Subscription) (model.AssignmentEvent, error) {
+	e, err := sub.Next(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.Document == nil:
+		return model.AssignmentBookmark{Version: e.Version}, nil
+	}
+	return newAssignment(*e.Document, s.clock())
+}
+
+// InstrumentationUpdated sends the instrumentation as it stands, and again after every change of it.
+func (s *subscriptionResolver) InstrumentationUpdated(ctx context.Context, id string) (<-chan *model.Instrumentation, error) {
+	if s.records == nil {
+		return nil, &refusal{code: codeNotReady, message: "Changes cannot be followed here."}
+	}
+	changed, stop := s.records.follow(instrumentation.ID(id))
+	read := func() (*model.Instrumentation, error) {
+		found, err := s.rules.Get(ctx, caller(ctx), instrumentation.ID(id))
+		if err != nil {
+			return nil, err
+		}
+		return (*resolver)(s).view(ctx).one(ctx, found[0])
+	}
+	first, err := read()
+	if err == nil && first == nil {
+		err = instrumentation.ErrNotFound
+	}
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	out := make(chan *model.Instrumentation)
+	go func() { // ends with ctx, which is the operation's
+		defer close(out)
+		defer stop()
+		for now := first; now != nil; {
+			select {
+			case <-ctx.Done():
+				return
+			case out <- now:
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+			var err error
+			if now, err = read(); err != nil {
+				ws.EndWith(ctx, err)
+				return
+			}
+		}
+	}()
+	return out, nil
+}

@@ -1,0 +1,184 @@
+package ws
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"iapi/graph/agentdoc"
+	"iapi/graph/internal/wire"
+	"iapi/identity"
+)
+
+// message is a message of graphql-transport-ws, from the peer.
+type message struct {
+	ID      *string         `json:"id"`
+	Type    string          `json:"type"`
+	Payload json.RawMessage `json:"payload"`
+}
+
+var (
+	ping = []byte(`{"type":"ping"}`)
+	pong = []byte(`{"type":"pong"}`)
+	ack  = []byte(`{"type":"connection_ack"}`)
+)
+
+// handle deals with one message of the peer.
+func (c *conn) handle(raw []byte) error {
+	if slices.Equal(raw, ping) { // what an idle peer says most
+		c.answer(frame(opText, pong))
+		return nil
+	}
+	var m message
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return &violation{closeBadRequest, "Invalid message"}
+	}
+	switch m.Type {
+	case "connection_init":
+		return c.init(m.Payload)
+	case "ping":
+		c.answer(frame(opText, pong))
+		return nil
+	case "pong":
+		return nil
+	case "subscribe":
+		return c.subscribe(m)
+	case "complete":
+		if m.ID == nil || *m.ID == "" {
+			return &violation{closeBadRequest, "Invalid message: an operation has an id"}
+		}
+		if op := c.take(*m.ID); op != nil {
+			op.end()
+		}
+		return nil
+	}
+	return &violation{closeBadRequest, "Invalid message: unknown type"}
+}
+
+// init finds out who the peer is and lets it begin. Credentials in the payload, which is all that a browser can send, go
+// before those of the handshake.
+func (c *conn) init(payload json.RawMessage) error {
+	if c.ready.Load() {
+		return &violation{closeTooManyInits, "Too many initialisation requests"}
+	}
+	var credentials struct {
+		Authorization string `json:"authorization"` // in any case
+		Token         string `json:"token"`
+	}
+	if len(payload) > 0 && string(payload) != "null" {
+		if payload[0] != '{' || json.Unmarshal(payload, &credentials) != nil {
+			return &violation{closeBadRequest, "Invalid message: the payload of connection_init is an object"}
+		}
+	}
+	value := credentials.Authorization
+	if value == "" && credentials.Token != "" {
+		value = "Bearer " + credentials.Token
+	}
+	if value != "" || c.caller == nil {
+		if value != "" {
+			c.request.Header = http.Header{"Authorization": {value}, "Origin": c.request.Header["Origin"]}
+		}
+		caller, authenticated, err := authenticate(c.server.opts.Authenticator, c.request)
+		if err != nil || !authenticated {
+			return &violation{closeForbidden, "Forbidden"}
+		}
+		c.caller = &caller
+	}
+	c.request = nil
+	c.ready.Store(true)
+	c.answer(frame(opText, ack))
+	return nil
+}
+
+func isNoCredentials(err error) bool { return errors.Is(err, identity.ErrNoCredentials) }
+
+// subscribe begins an operation.
+func (c *conn) subscribe(m message) error {
+	if !c.ready.Load() {
+		return &violation{closeUnauthorized, "Unauthorized"}
+	}
+	if m.ID == nil || *m.ID == "" || len(*m.ID) > 256 {
+		return &violation{closeBadRequest, "Invalid message: an operation has an id of at most 256 bytes"}
+	}
+	if len(m.Payload) == 0 || m.Payload[0] != '{' {
+		return &violation{closeBadRequest, "Invalid message: an operation has a payload"}
+	}
+	var params graphql.RawParams
+	decoder := json.NewDecoder(strings.NewReader(string(m.Payload)))
+	decoder.UseNumber()
+	if err := decoder.Decode(&params); err != nil || params.Query == "" {
+		return &violation{closeBadRequest, "Invalid message: the payload is no operation"}
+	}
+	id := strings.Clone(*m.ID)
+	op := newOperation(c, id)
+	switch added, exists := c.add(op); {
+	case exists:
+		op.end()
+		return &violation{closeDuplicate, fmt.Sprintf("Subscriber for %s already exists", id)}
+	case !added:
+		op.end()
+		c.answer(c.errorFrame(id, gqlerror.List{c.tooMany()}))
+		return nil
+	}
+	run := func() { c.execute(op, &params) }
+	if params.Query == agentdoc.Assignments && (params.OperationName == "" || params.OperationName == "Assignments") {
+		if v, ok := assignmentsVariables(m.Payload); ok {
+			run = func() { c.feed(op, v) }
+		}
+	}
+	c.server.running.Add(1) // the reader runs, so Shutdown has not returned
+	go func() {
+		defer c.server.running.Done()
+		run()
+	}()
+	return nil
+}
+
+func (c *conn) tooMany() *gqlerror.Error {
+	return &gqlerror.Error{
+		Message:    fmt.Sprintf("At most %d operations run on one connection at the same time.", c.server.opts.MaxOperations),
+		Extensions: map[string]any{"code": "RATE_LIMITED"},
+	}
+}
+
+// The frames of an operation. Ids are arbitrary text, so they are encoded as such.
+
+func (c *conn) nextFrame(id string, r *graphql.Response) []byte {
+	b := append([]byte(`{"id":`), quote(id)...)
+	b = append(b, `,"type":"next","payload":`...)
+	b, err := wire.Append(b, r, true)
+	if err != nil {
+		return c.errorFrame(id, gqlerror.List{c.server.opts.Present(c.ctx, err)})
+	}
+	return frame(opText, append(b, '}'))
+}
+
+func (c *conn) errorFrame(id string, errs gqlerror.List) []byte {
+	b := append([]byte(`{"id":`), quote(id)...)
+	b = append(b, `,"type":"error","payload":`...)
+	b, err := wire.AppendErrors(b, errs)
+	if err != nil {
+		c.server.log.Error("an error cannot be encoded", "error", err)
+		b = append(b, `[{"message":"Internal error."}]`...)
+	}
+	return frame(opText, append(b, '}'))
+}
+
+func completeFrame(id string) []byte {
+	b := append([]byte(`{"id":`), quote(id)...)
+	return frame(opText, append(b, `,"type":"complete"}`...))
+}
+
+func quote(s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return []byte(`""`) // cannot happen: every string can be encoded
+	}
+	return b
+}

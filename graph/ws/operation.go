@@ -1,0 +1,301 @@
+package ws
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"iapi/assignment"
+	"iapi/delivery"
+	"iapi/graph/agentdoc"
+	"iapi/identity"
+)
+
+// operation is one that runs on a connection. It ends once: when it completes, fails, is completed by the peer, or when
+// the connection ends.
+type operation struct {
+	id     string
+	quoted []byte
+	ctx    context.Context
+	cancel context.CancelFunc
+	sub    *delivery.Subscription // of the agents' subscription, else nil; under the connection's mutex
+}
+
+func newOperation(c *conn, id string) *operation {
+	op := &operation{id: id, quoted: quote(id)}
+	op.ctx, op.cancel = context.WithCancel(c.ctx)
+	return op
+}
+
+// end stops the operation. It may be called again.
+func (op *operation) end() {
+	op.cancel()
+	if op.sub != nil {
+		op.sub.Close()
+	}
+}
+
+// add registers an operation, unless there is one of that id or there are too many.
+func (c *conn) add(op *operation) (added, exists bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.ContainsFunc(c.ops, func(o *operation) bool { return o.id == op.id }) {
+		return false, true
+	}
+	if len(c.ops) >= c.server.opts.MaxOperations {
+		return false, false
+	}
+	c.ops = append(slices.Clone(c.ops), op)
+	return true, false
+}
+
+// take removes the operation with the id, nil if it has ended already.
+func (c *conn) take(id string) *operation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.ops, func(o *operation) bool { return o.id == id })
+	if i < 0 {
+		return nil
+	}
+	op := c.ops[i]
+	c.ops = slices.Delete(slices.Clone(c.ops), i, i+1)
+	return op
+}
+
+// remove removes the very operation, and reports whether it had not ended already.
+func (c *conn) remove(op *operation) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.ops, op)
+	if i < 0 {
+		return false
+	}
+	c.ops = slices.Delete(slices.Clone(c.ops), i, i+1)
+	return true
+}
+
+type endingKey struct{}
+
+// ending is where a resolver's stream leaves the error that ends it.
+type ending struct {
+	mu  sync.Mutex
+	err error
+}
+
+// EndWith makes the subscription of ctx end with an error rather than as complete. For streams of resolvers, before they
+// close their channel.
+func EndWith(ctx context.Context, err error) {
+	if e, ok := ctx.Value(endingKey{}).(*ending); ok {
+		e.mu.Lock()
+		e.err = err
+		e.mu.Unlock()
+	}
+}
+
+// execute runs an operation through the executor.
+func (c *conn) execute(op *operation, params *graphql.RawParams) {
+	defer op.end()
+	exec, present := c.server.opts.Executor, c.server.opts.Present
+	end := &ending{}
+	ctx := context.WithValue(identity.WithCaller(op.ctx, *c.caller), endingKey{}, end)
+	defer func() {
+		if r := recover(); r != nil {
+			c.finishWith(op, c.errorFrame(op.id, gqlerror.List{present(ctx, fmt.Errorf("an operation panicked: %v", r))}))
+		}
+	}()
+	ctx = graphql.StartOperationTrace(ctx)
+	now := graphql.Now()
+	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
+	oc, errs := exec.CreateOperationContext(ctx, params)
+	if errs != nil {
+		r := exec.DispatchError(graphql.WithOperationContext(ctx, oc), errs)
+		c.finishWith(op, c.errorFrame(op.id, r.Errors))
+		return
+	}
+	responses, ctx := exec.DispatchOperation(ctx, oc)
+	streams := oc.Operation != nil && oc.Operation.Operation == ast.Subscription
+	for first := true; ; first = false {
+		r := responses(ctx)
+		if r == nil || op.ctx.Err() != nil {
+			break
+		}
+		if streams && first && len(r.Errors) > 0 && (len(r.Data) == 0 || string(r.Data) == "null") {
+			c.finishWith(op, c.errorFrame(op.id, r.Errors)) // it was refused
+			return
+		}
+		c.sendAndWait(c.nextFrame(op.id, r))
+		if !streams {
+			break
+		}
+	}
+	end.mu.Lock()
+	err := end.err
+	end.mu.Unlock()
+	if err != nil {
+		c.finishWith(op, c.errorFrame(op.id, gqlerror.List{present(ctx, err)}))
+		c.closeAfter(err)
+		return
+	}
+	c.finishWith(op, completeFrame(op.id))
+}
+
+// finishWith sends the last frame of an operation, unless the peer has ended it.
+func (c *conn) finishWith(op *operation, frame []byte) {
+	if c.remove(op) {
+		c.send(frame)
+	}
+}
+
+// closeAfter closes the connection where an error of the feed means that the agent must go.
+func (c *conn) closeAfter(err error) {
+	switch {
+	case errors.Is(err, delivery.ErrSuperseded):
+		c.close(agentdoc.CloseSuperseded, agentdoc.ReasonSuperseded)
+	case errors.Is(err, delivery.ErrRevoked):
+		c.close(agentdoc.CloseExpired, "The credential was revoked")
+	}
+}
+
+// assignmentsVariables reads the variables of the agents' subscription. What is not exactly as agents write it is left to
+// the executor, which knows how to complain.
+func assignmentsVariables(payload []byte) (agentdoc.AssignmentsVariables, bool) {
+	var p struct {
+		Variables struct {
+			Host    string `json:"host"`
+			Session string `json:"session"`
+			Known   *struct {
+				Epoch      *string `json:"epoch"`
+				Generation *int32  `json:"generation"`
+				Hash       *string `json:"hash"`
+			} `json:"known"`
+		} `json:"variables"`
+	}
+	var v agentdoc.AssignmentsVariables
+	if json.Unmarshal(payload, &p) != nil || len(p.Variables.Host) != 36 || len(p.Variables.Session) != 36 {
+		return v, false
+	}
+	var err1, err2 error
+	v.Host, err1 = uuid.Parse(p.Variables.Host)
+	v.Session, err2 = uuid.Parse(p.Variables.Session)
+	if k := p.Variables.Known; k != nil {
+		if k.Epoch == nil || k.Generation == nil || k.Hash == nil {
+			return v, false
+		}
+		v.Known = &assignment.Version{Epoch: *k.Epoch, Generation: int64(*k.Generation), Hash: *k.Hash}
+	}
+	return v, err1 == nil && err2 == nil
+}
+
+// feed runs the agents' subscription. It returns when the subscription stands; no goroutine stays with it.
+func (c *conn) feed(op *operation, v agentdoc.AssignmentsVariables) {
+	var known assignment.Version
+	if v.Known != nil {
+		known = *v.Known
+	}
+	ctx := identity.WithCaller(op.ctx, *c.caller)
+	sub, err := c.server.opts.Feed.Subscribe(ctx, v.Host, v.Session, known)
+	if err != nil {
+		op.end()
+		c.finishWith(op, c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(ctx, err)}))
+		c.closeAfter(err)
+		return
+	}
+	c.mu.Lock()
+	gone := !slices.Contains(c.ops, op)
+	if !gone {
+		op.sub = sub
+	}
+	c.mu.Unlock()
+	if gone {
+		sub.Close()
+		return
+	}
+	sub.OnReady(c.wake)
+}
+
+// event takes an event of an operation's subscription and frames it. An error ends the operation.
+func (c *conn) event(op *operation) ([]byte, *[]byte) {
+	c.mu.Lock()
+	sub := op.sub
+	c.mu.Unlock()
+	if sub == nil {
+		return nil, nil
+	}
+	e, ok, err := sub.Take()
+	switch {
+	case ok:
+		b := buffers.Get().(*[]byte)
+		*b = appendEvent((*b)[:0], op.quoted, e, c.server.opts.Clock())
+		return *b, b
+	case err == nil, !c.remove(op):
+		return nil, nil
+	}
+	op.end()
+	last := completeFrame(op.id)
+	if !errors.Is(err, delivery.ErrClosed) {
+		last = c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(op.ctx, err)})
+	}
+	c.enqueue(outgoing{frame: last})
+	c.mu.Lock()
+	c.again = true
+	c.mu.Unlock()
+	c.closeAfter(err)
+	return nil, nil
+}
+
+// appendEvent appends the whole frame of an event: stored bytes, and around them what depends on the operation and on the
+// time. It is byte for byte what the executor would answer to agentdoc.Assignments.
+func appendEvent(b, quotedID []byte, e delivery.Event, now time.Time) []byte {
+	const room = 10 // for the longest header; the real one is put right before the payload
+	start := len(b)
+	b = append(b, make([]byte, room)...)
+	b = append(b, `{"id":`...)
+	b = append(b, quotedID...)
+	b = append(b, `,"type":"next","payload":{"data":{"assignments":{"__typename":"`...)
+	if e.Document == nil {
+		b = append(b, agentdoc.TypeBookmark...)
+		b = append(b, `","version":`...)
+		b = appendVersion(b, e.Version)
+	} else {
+		b = append(b, agentdoc.TypeAssignment...)
+		b = append(b, `",`...)
+		b = AppendAssignment(b, e.Document, now)
+	}
+	b = append(b, `}}}}`...)
+	var header [room]byte
+	h := appendHeader(header[:0], opText, len(b)-start-room)
+	copy(b[start+room-len(h):], h)
+	return b[start+room-len(h):]
+}
+
+// AppendAssignment appends the members of a document, in the order of agentdoc.Assignments, without the braces.
+func AppendAssignment(b []byte, doc *assignment.Stored, now time.Time) []byte {
+	b = append(b, `"host":"`...)
+	b = append(b, doc.Host.String()...)
+	b = append(b, `","version":`...)
+	b = appendVersion(b, doc.Version)
+	b = append(b, `,"sentAt":"`...)
+	b = now.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	b = append(b, `","instrumentations":`...)
+	return append(b, doc.Body...)
+}
+
+func appendVersion(b []byte, v assignment.Version) []byte {
+	b = append(b, `{"epoch":`...)
+	b = append(b, quote(v.Epoch)...)
+	b = append(b, `,"generation":`...)
+	b = strconv.AppendInt(b, v.Generation, 10)
+	b = append(b, `,"hash":`...)
+	b = append(b, quote(v.Hash)...)
+	return append(b, '}')
+}

@@ -1,0 +1,258 @@
+// Package ws speaks graphql-transport-ws, and only that, over websockets of its own.
+//
+// A connection costs one small goroutine that reads. Writes are made by whoever has something to say, without waiting; only
+// for a peer that does not take them at once is a goroutine started, and it has a deadline. A connection leaves net/http
+// with its handshake, so that none of the buffers of a request stay behind.
+//
+// Every operation runs through the executor, but for one: the agents' subscription, recognised by its text, is fed from
+// stored bytes.
+package ws
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/gobwas/ws"
+	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"iapi/assignment"
+	"iapi/delivery"
+	"iapi/graph/agentdoc"
+	"iapi/identity"
+)
+
+// Feed is where the agents' subscription is fed from.
+type Feed interface {
+	Subscribe(ctx context.Context, host, session uuid.UUID, known assignment.Version) (*delivery.Subscription, error)
+}
+
+// Options are what a Server is made of. Executor, Authenticator, Feed and Present are required; the zero value of any
+// other member means its default.
+type Options struct {
+	Executor      graphql.GraphExecutor
+	Authenticator identity.Authenticator
+	Feed          Feed
+	// Present turns an error into what the peer may see of it.
+	Present func(ctx context.Context, err error) *gqlerror.Error
+
+	Origins        []string         // which other origins may connect, as scheme://host; "*": all
+	Logger         *slog.Logger     // default: none
+	Clock          func() time.Time // default: time.Now
+	InitTimeout    time.Duration    // until connection_init must have come; 10 s
+	PingEvery      time.Duration    // a silent peer is pinged; 30 s. After 2½ times that it is given up
+	WriteTimeout   time.Duration    // for what a peer does not take at once; 5 s
+	MaxMessage     int              // bytes; 1 MiB
+	MaxOperations  int              // on one connection at the same time; 64
+	MaxConnections int              // 50,000
+	RestartWindow  time.Duration    // over which a shutdown spreads the return of the peers; 10 s
+}
+
+// Server holds the connections of one process.
+type Server struct {
+	opts Options
+	log  *slog.Logger
+	ctx  context.Context // of all connections
+	stop context.CancelFunc
+
+	running sync.WaitGroup // the keeper, and every goroutine of every connection
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	draining bool
+}
+
+// New makes a Server and starts the one goroutine that keeps watch over all connections. Shutdown ends it.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&o.InitTimeout, 10 * time.Second}, {&o.PingEvery, 30 * time.Second},
+		{&o.WriteTimeout, 5 * time.Second}, {&o.RestartWindow, 10 * time.Second},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+	for _, n := range []struct {
+		v   *int
+		def int
+	}{{&o.MaxMessage, 1 << 20}, {&o.MaxOperations, 64}, {&o.MaxConnections, 50_000}} {
+		if *n.v <= 0 {
+			*n.v = n.def
+		}
+	}
+	s := &Server{opts: o, log: o.Logger, conns: make(map[*conn]struct{})}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.running.Go(s.keep)
+	return s
+}
+
+// Connections is how many there are now.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// ServeHTTP upgrades the request and returns; the connection lives on.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	draining, full := s.draining, len(s.conns) >= s.opts.MaxConnections
+	s.mu.Unlock()
+	switch {
+	case draining, full:
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "No more connections at present.", http.StatusServiceUnavailable)
+		return
+	case !s.allowedOrigin(r):
+		http.Error(w, "This origin may not connect.", http.StatusForbidden)
+		return
+	}
+	caller, authenticated, err := authenticate(s.opts.Authenticator, r)
+	if err != nil {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		http.Error(w, "The credentials are not valid.", http.StatusUnauthorized)
+		return
+	}
+	accepted := false
+	upgrader := ws.HTTPUpgrader{Timeout: s.opts.WriteTimeout, Protocol: func(p string) bool {
+		accepted = accepted || p == agentdoc.Subprotocol
+		return p == agentdoc.Subprotocol
+	}}
+	nc, rw, _, err := upgrader.Upgrade(r, w)
+	if err != nil {
+		if nc != nil {
+			_ = nc.Close()
+		}
+		s.log.DebugContext(r.Context(), "a websocket was not opened", "peer", r.RemoteAddr, "error", err)
+		return
+	}
+	_ = nc.SetDeadline(time.Time{})
+	c := newConn(s, nc)
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, _ := rw.Reader.Peek(n)
+		c.in.early = slices.Clone(early)
+	}
+	if authenticated {
+		c.caller = &caller
+	}
+	c.request = &http.Request{Method: r.Method, URL: r.URL, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS, Header: r.Header.Clone()}
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		_ = nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.running.Add(1)
+	s.mu.Unlock()
+	if !accepted {
+		c.close(closeBadSubprotocol, "Subprotocol not acceptable")
+	}
+	go c.read()
+}
+
+// authenticate tells whether the request carries credentials; the error is for those that do not hold.
+func authenticate(a identity.Authenticator, r *http.Request) (identity.Caller, bool, error) {
+	caller, err := a.Authenticate(r)
+	switch {
+	case err == nil:
+		return caller, true, nil
+	case isNoCredentials(err):
+		return identity.Caller{}, false, nil
+	}
+	return identity.Caller{}, false, fmt.Errorf("authenticate a websocket: %w", err)
+}
+
+// allowedOrigin lets in programs, which send no origin, and pages of our own or of a listed origin.
+func (s *Server) allowedOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(s.opts.Origins, "*") || slices.Contains(s.opts.Origins, origin) {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
+}
+
+// keep looks at every connection once a second: one goroutine instead of timers for each.
+func (s *Server) keep() {
+	period := min(time.Second, s.opts.PingEvery/4, s.opts.InitTimeout/4)
+	ticker := time.NewTicker(max(period, time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+			now := s.opts.Clock()
+			for _, c := range s.all() {
+				c.check(now)
+			}
+		}
+	}
+}
+
+func (s *Server) all() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		out = append(out, c)
+	}
+	return out
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// Shutdown refuses new connections, tells each peer when to come back, spread over the restart window, and waits until all
+// have gone. When ctx ends first, it cuts the rest. Nothing of the server runs afterwards.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	conns := s.all()
+	for i, c := range conns {
+		after := s.opts.RestartWindow * time.Duration(i+1) / time.Duration(len(conns))
+		c.close(agentdoc.CloseRestarting, agentdoc.RetryPrefix+after.Round(time.Millisecond).String())
+	}
+	gone := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(gone)
+	}()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for s.Connections() > 0 && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	err := ctx.Err()
+	for _, c := range s.all() {
+		c.cut()
+	}
+	s.stop()
+	<-gone
+	return err
+}

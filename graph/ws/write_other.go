@@ -1,0 +1,13 @@
+//go:build !unix
+
+package ws
+
+import (
+	"net"
+	"syscall"
+)
+
+func rawConn(net.Conn) syscall.RawConn { return nil }
+
+// tryWrite never writes anything here: a goroutine writes every frame.
+func (c *conn) tryWrite([]byte) (int, error) { return 0, nil }

@@ -1,0 +1,172 @@
+package store_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"iapi/store"
+	"iapi/store/storetest"
+)
+
+func hosts(n int) []uuid.UUID {
+	out := make([]uuid.UUID, n)
+	for i := range out {
+		out[i] = uid(1000 + i)
+	}
+	return out
+}
+
+func claim(t testing.TB, s *store.Store, n int, lease time.Duration) []store.Claim {
+	t.Helper()
+	got, err := s.ClaimHosts(t.Context(), "worker", n, lease)
+	require.NoError(t, err)
+	return got
+}
+
+func TestUrgentHostsAreClaimedFirstAndThenTheOldest(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		h := hosts(4)
+		for i := range 3 {
+			require.NoError(t, s.MarkHosts(ctx, false, h[i]))
+			time.Sleep(2 * time.Millisecond) // the store's clock decides the order
+		}
+		require.NoError(t, s.MarkHosts(ctx, false, h[0])) // a second mark does not send it back
+		require.NoError(t, s.MarkHosts(ctx, true, h[3], h[2]))
+		got := claim(t, s, 10, time.Minute)
+		require.Len(t, got, 4)
+		require.ElementsMatch(t, []uuid.UUID{h[2], h[3]}, []uuid.UUID{got[0].Host, got[1].Host})
+		require.Equal(t, []uuid.UUID{h[0], h[1]}, []uuid.UUID{got[2].Host, got[3].Host})
+		require.Empty(t, claim(t, s, 10, time.Minute))
+		b, err := s.Backlog(ctx)
+		require.NoError(t, err)
+		require.Equal(t, 4, b.DirtyHosts)
+	})
+}
+
+func TestEachHostHasOneClaimAtATime(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		h := hosts(60)
+		require.NoError(t, s.MarkHosts(t.Context(), false, h...))
+		var mu sync.Mutex
+		got := map[uuid.UUID]int{}
+		var workers sync.WaitGroup
+		for range 8 {
+			workers.Go(func() {
+				for {
+					claims, err := s.ClaimHosts(t.Context(), "w", 5, time.Minute)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					for _, c := range claims {
+						got[c.Host]++
+					}
+					all := len(got) == len(h)
+					mu.Unlock()
+					if all || err != nil {
+						return
+					}
+				}
+			})
+		}
+		workers.Wait()
+		for _, host := range h {
+			require.Equal(t, 1, got[host])
+		}
+	})
+}
+
+func TestLapsedLeasesAreTakenOverAndLateWorkersAreFenced(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		host := uid(1000)
+		require.NoError(t, s.MarkHosts(ctx, false, host))
+		late := claim(t, s, 1, 20*time.Millisecond)[0]
+		f := facts(t, s, host)
+		var again []store.Claim
+		require.Eventually(t, func() bool {
+			got, err := s.ClaimHosts(ctx, "other", 1, time.Minute)
+			again = got
+			return err == nil && len(got) == 1
+		}, 5*time.Second, 5*time.Millisecond)
+		_, _, err := s.CommitDocument(ctx, late, f, []byte("[]"), "h", nil)
+		require.ErrorIs(t, err, store.ErrClaimLost)
+		require.ErrorIs(t, s.ReleaseHost(ctx, late), store.ErrClaimLost)
+		require.NoError(t, s.ReleaseHost(ctx, again[0]))
+		require.Len(t, claim(t, s, 1, time.Minute), 1, "released hosts stay marked")
+	})
+}
+
+func TestAMarkDuringAClaimIsNotLost(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		host := uid(1000)
+		require.NoError(t, s.MarkHosts(ctx, false, host))
+		c := claim(t, s, 1, time.Minute)[0]
+		f := facts(t, s, host)
+		require.NoError(t, s.MarkHosts(ctx, false, host))
+		_, committed, err := s.CommitDocument(ctx, c, f, []byte("[]"), "h", nil)
+		require.NoError(t, err)
+		require.False(t, committed)
+		v, committed, err := s.CommitDocument(ctx, c, facts(t, s, host), []byte("[]"), "h", nil)
+		require.NoError(t, err)
+		require.True(t, committed)
+		require.EqualValues(t, 1, v.Generation)
+		b, err := s.Backlog(ctx)
+		require.NoError(t, err)
+		require.Zero(t, b.DirtyHosts)
+
+		vm := uid(1)
+		require.NoError(t, s.MarkVMs(ctx, vm))
+		first, err := s.ClaimVMs(ctx, "w", 5, time.Minute)
+		require.NoError(t, err)
+		require.Len(t, first, 1)
+		require.NoError(t, s.MarkVMs(ctx, vm))
+		require.NoError(t, s.DoneVM(ctx, first[0]))
+		second, err := s.ClaimVMs(ctx, "w", 5, time.Minute)
+		require.NoError(t, err)
+		require.Len(t, second, 1)
+		require.ErrorIs(t, s.DoneVM(ctx, first[0]), store.ErrClaimLost)
+		require.NoError(t, s.DoneVM(ctx, second[0]))
+		b, err = s.Backlog(ctx)
+		require.NoError(t, err)
+		require.Zero(t, b.DirtyVMs)
+	})
+}
+
+func TestAMarkWakesAWaitingWorker(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		require.NoError(t, s.AwaitWork(ctx, "w", time.Minute)) // the first call looks at once
+		settle := func() {
+			for range 20 { // until nothing is left that has not been noticed
+				began := time.Now()
+				require.NoError(t, s.AwaitWork(ctx, "w", 100*time.Millisecond))
+				if time.Since(began) >= 100*time.Millisecond {
+					return
+				}
+			}
+		}
+		for _, mark := range []func() error{
+			func() error { return s.MarkHosts(ctx, false, uid(1000)) },
+			func() error { return s.MarkVMs(ctx, uid(1)) },
+			func() error { return s.MarkJudge(ctx, "a") },
+		} {
+			settle()
+			woken := make(chan error, 1)
+			go func() { woken <- s.AwaitWork(ctx, "w", time.Minute) }()
+			require.NoError(t, mark())
+			select {
+			case err := <-woken:
+				require.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the worker was not woken")
+			}
+		}
+	})
+}

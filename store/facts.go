@@ -1,0 +1,491 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"iapi/assignment"
+	"iapi/instrumentation"
+	"iapi/inventory"
+)
+
+var (
+	hintsScript = load("hints")
+	factsScript = load("mark", "facts")
+	hostScript  = load("mark", "host")
+	goneScript  = load("mark", "gone")
+)
+
+// manyVMs is how many VMs one run of a script takes at most.
+const manyVMs = 400
+
+// VMDigest is a hash of everything that IAPI knows of a VM.
+func VMDigest(vm inventory.VM) uint64 {
+	h := xxhash.New()
+	h.Write(vm.UUID[:])
+	h.Write(vm.Owner[:])
+	h.Write(vm.Host[:])
+	put := func(t string) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(t)))
+		h.Write(n[:])
+		h.WriteString(t)
+	}
+	put(vm.Alias)
+	put(vm.State)
+	for _, k := range slices.Sorted(maps.Keys(vm.Tags)) {
+		put(k)
+		put(vm.Tags[k])
+	}
+	return h.Sum64()
+}
+
+// micros is a time as facts carry it. It is a whole number that Lua's numbers hold exactly.
+func micros(t time.Time) string { return itoa(t.UnixMicro()) }
+
+func fromMicros(v string) time.Time {
+	n := number(v)
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// vmArgs appends a VM as the facts script takes it.
+func vmArgs(args []any, vm inventory.VM) ([]any, error) {
+	b, err := json.Marshal(vm)
+	if err != nil {
+		return nil, fmt.Errorf("encode VM %s: %w", vm.UUID, err)
+	}
+	return append(args, vm.UUID.String(), fmt.Sprintf("%016x", VMDigest(vm)), string(b)), nil
+}
+
+// hint is what is noted of a VM, and what was before.
+type hint struct {
+	vm      uuid.UUID
+	host    string // "": gone
+	expect  string // remove the note if it names this host
+	before  uuid.UUID
+	refused bool // a newer read has noted something else
+}
+
+// note writes hints in one round trip.
+func (s *Store) note(ctx context.Context, asOf time.Time, hints []*hint) error {
+	var calls []*call
+	var parts [][]*hint
+	per := make(map[shard][]*hint)
+	for _, h := range hints {
+		per[shardOf(h.vm)] = append(per[shardOf(h.vm)], h)
+	}
+	for sh, hs := range per {
+		for chunk := range slices.Chunk(hs, manyVMs) {
+			args := []any{micros(asOf)}
+			for _, h := range chunk {
+				args = append(args, h.vm.String(), h.host, h.expect)
+			}
+			calls = append(calls, &call{script: hintsScript, key: sh.prefix(), args: args})
+			parts = append(parts, chunk)
+		}
+	}
+	if err := s.doAll(ctx, calls); err != nil {
+		return err
+	}
+	for i, c := range calls {
+		reply := texts(c.reply)
+		if len(reply) != len(parts[i]) {
+			return badReply(hintsScript, c.reply)
+		}
+		for j, h := range parts[i] {
+			h.refused = reply[j] == "!"
+			if !h.refused && reply[j] != "" {
+				before, err := uuid.Parse(reply[j])
+				if err != nil {
+					return fmt.Errorf("read the host of VM %s: %w", h.vm, err)
+				}
+				h.before = before
+			}
+		}
+	}
+	return nil
+}
+
+// factCalls makes the calls that change VMs of a host, in pieces.
+func factCalls(asOf time.Time, mode string, host uuid.UUID, vms []inventory.VM) ([]*call, error) {
+	var calls []*call
+	for chunk := range slices.Chunk(vms, manyVMs) {
+		args := []any{host.String(), micros(asOf), mode}
+		for _, vm := range chunk {
+			if mode == "remove" {
+				args = append(args, vm.UUID.String())
+				continue
+			}
+			var err error
+			if args, err = vmArgs(args, vm); err != nil {
+				return nil, err
+			}
+		}
+		calls = append(calls, &call{script: factsScript, key: shardOf(host).prefix(), args: args})
+	}
+	return calls, nil
+}
+
+// PutVMs writes what a read of the inventory that began at asOf says of some VMs: they are put on their hosts, removed from
+// those that they were on, and removed if they are not placed. It returns the hosts whose facts have changed; they are
+// marked already. A VM of which a newer read told something is left alone.
+func (s *Store) PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) (changed []uuid.UUID, err error) {
+	hints := make([]*hint, len(vms))
+	for i, vm := range vms {
+		if vm.UUID == uuid.Nil {
+			return nil, errors.New("put VMs: a VM has no uuid")
+		}
+		hints[i] = &hint{vm: vm.UUID}
+		if vm.Placed() {
+			hints[i].host = vm.Host.String()
+		}
+	}
+	if err := s.note(ctx, asOf, hints); err != nil {
+		return nil, err
+	}
+	put, leave := make(map[uuid.UUID][]inventory.VM), make(map[uuid.UUID][]inventory.VM)
+	for i, vm := range vms {
+		h := hints[i]
+		if h.refused {
+			continue
+		}
+		if vm.Placed() {
+			put[vm.Host] = append(put[vm.Host], vm)
+		} else if vm.Host != uuid.Nil && vm.Host != h.before {
+			leave[vm.Host] = append(leave[vm.Host], vm)
+		}
+		if h.before != uuid.Nil && (h.before != vm.Host || !vm.Placed()) {
+			leave[h.before] = append(leave[h.before], vm)
+		}
+	}
+	// New places first: a VM is never nowhere while it moves.
+	hosts := make(map[uuid.UUID]bool)
+	for _, step := range []struct {
+		mode string
+		vms  map[uuid.UUID][]inventory.VM
+	}{{"upsert", put}, {"remove", leave}} {
+		if err := s.changeFacts(ctx, asOf, step.mode, step.vms, hosts); err != nil {
+			return nil, err
+		}
+	}
+	return slices.Collect(maps.Keys(hosts)), nil
+}
+
+// changeFacts changes VMs of several hosts and adds those that have changed to hosts.
+func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vms map[uuid.UUID][]inventory.VM, hosts map[uuid.UUID]bool) error {
+	var calls []*call
+	var of []uuid.UUID
+	for host, vms := range vms {
+		part, err := factCalls(asOf, mode, host, vms)
+		if err != nil {
+			return err
+		}
+		for range part {
+			of = append(of, host)
+		}
+		calls = append(calls, part...)
+	}
+	for i := 0; i < len(calls); i += 200 {
+		if err := s.doAll(ctx, calls[i:min(i+200, len(calls))]); err != nil {
+			return err
+		}
+	}
+	for i, c := range calls {
+		if number(at(c.reply, 0)) == 1 {
+			hosts[of[i]] = true
+		}
+	}
+	return nil
+}
+
+// ReplaceHostVMs writes what a read of the inventory that began at asOf says of all VMs of one host; those that it does not
+// name, or that are not placed, are removed from the host. It reports whether anything has changed; the host is marked
+// then. VMs of which a newer read told something are left alone.
+func (s *Store) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UUID, vms []inventory.VM) (changed bool, err error) {
+	if host == uuid.Nil {
+		return false, errors.New("replace a host's VMs: the host is missing")
+	}
+	var hints []*hint
+	var here []inventory.VM
+	for _, vm := range vms {
+		if vm.UUID == uuid.Nil || vm.Placed() && vm.Host != host {
+			return false, fmt.Errorf("replace a host's VMs: VM %s is not on host %s", vm.UUID, host)
+		}
+		if vm.Placed() {
+			here = append(here, vm)
+			hints = append(hints, &hint{vm: vm.UUID, host: host.String()})
+		}
+	}
+	if err := s.note(ctx, asOf, hints); err != nil {
+		return false, err
+	}
+	leave := make(map[uuid.UUID][]inventory.VM)
+	args := []any{host.String(), micros(asOf), "replace"}
+	for i, h := range hints {
+		if h.refused {
+			continue
+		}
+		if args, err = vmArgs(args, here[i]); err != nil {
+			return false, err
+		}
+		if h.before != uuid.Nil && h.before != host {
+			leave[h.before] = append(leave[h.before], here[i])
+		}
+	}
+	reply, err := s.do(ctx, factsScript, shardOf(host).prefix(), args...)
+	if err != nil {
+		return false, err
+	}
+	if err := s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool)); err != nil {
+		return false, err
+	}
+	return number(at(reply, 0)) == 1, s.forgetHints(ctx, asOf, host, texts(at(reply, 1)))
+}
+
+// forgetHints removes what is noted of VMs that are not on a host any more, unless the note names another host.
+func (s *Store) forgetHints(ctx context.Context, asOf time.Time, host uuid.UUID, vms []string) error {
+	hints := make([]*hint, 0, len(vms))
+	for _, vm := range vms {
+		id, err := uuid.Parse(vm)
+		if err != nil {
+			return fmt.Errorf("forget a VM: %w", err)
+		}
+		hints = append(hints, &hint{vm: id, expect: host.String()})
+	}
+	return s.note(ctx, asOf, hints)
+}
+
+// PutHosts writes what a read of the inventory that began at asOf says of some hosts, and returns those whose name or traits
+// have changed; they are marked already.
+func (s *Store) PutHosts(ctx context.Context, asOf time.Time, hosts []inventory.Host) (changed []uuid.UUID, err error) {
+	var calls []*call
+	for _, h := range hosts {
+		if h.UUID == uuid.Nil {
+			return nil, errors.New("put hosts: a host has no uuid")
+		}
+		status := h.Status
+		h.Status = ""
+		b, err := json.Marshal(h)
+		if err != nil {
+			return nil, fmt.Errorf("encode host %s: %w", h.UUID, err)
+		}
+		calls = append(calls, &call{
+			script: hostScript, key: shardOf(h.UUID).prefix(), args: []any{h.UUID.String(), micros(asOf), string(b), status},
+		})
+	}
+	for i := 0; i < len(calls); i += 500 {
+		if err := s.doAll(ctx, calls[i:min(i+500, len(calls))]); err != nil {
+			return nil, err
+		}
+	}
+	for i, c := range calls {
+		if number(c.reply) == 1 {
+			changed = append(changed, hosts[i].UUID)
+		}
+	}
+	return changed, nil
+}
+
+// RemoveHost notes that a host has left the inventory, by a read that began at asOf, and marks it urgently: its document
+// becomes empty, and nobody waits for its agent any more.
+func (s *Store) RemoveHost(ctx context.Context, asOf time.Time, host uuid.UUID) error {
+	reply, err := s.do(ctx, goneScript, shardOf(host).prefix(), host.String(), micros(asOf))
+	if err != nil {
+		return err
+	}
+	return s.forgetHints(ctx, asOf, host, texts(reply))
+}
+
+// HostIDs returns every host that the inventory has, or that has VMs.
+func (s *Store) HostIDs(ctx context.Context) ([]uuid.UUID, error) {
+	hosts, digests := make([]*redis.StringSliceCmd, shards), make([]*redis.StringSliceCmd, shards)
+	err := s.pipelined(ctx, "read the hosts", func(p redis.Pipeliner) {
+		for sh := range shard(shards) {
+			hosts[sh], digests[sh] = p.ZRange(ctx, sh.key("hosts"), 0, -1), p.HKeys(ctx, sh.key("digests"))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for i := range shards {
+		all = append(append(all, hosts[i].Val()...), digests[i].Val()...)
+	}
+	slices.Sort(all)
+	return parseIDs(slices.Compact(all))
+}
+
+func parseIDs(in []string) ([]uuid.UUID, error) {
+	out := make([]uuid.UUID, len(in))
+	for i, v := range in {
+		id, err := uuid.Parse(v)
+		if err != nil {
+			return nil, fmt.Errorf("read a uuid: %w", err)
+		}
+		out[i] = id
+	}
+	return out, nil
+}
+
+// Digests returns the digest of the VMs of each host that has any.
+func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
+	cmds := make([]*redis.MapStringStringCmd, shards)
+	err := s.pipelined(ctx, "read the digests", func(p redis.Pipeliner) {
+		for sh := range shard(shards) {
+			cmds[sh] = p.HGetAll(ctx, sh.key("digests"))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[uuid.UUID]HostDigest)
+	for _, c := range cmds {
+		for host, v := range c.Val() {
+			id, err := uuid.Parse(host)
+			parts := strings.Split(v, "|")
+			if err != nil || len(parts) != 3 {
+				return nil, fmt.Errorf("read the digest of host %q: %q is not valid", host, v)
+			}
+			out[id] = HostDigest{Digest: uint64(number(parts[0]))<<32 | uint64(number(parts[1])), VMs: int(number(parts[2]))}
+		}
+	}
+	return out, nil
+}
+
+// Facts reads what is known of a host. The count of marks is read before all else, so a commit with these facts fails if any
+// of them has changed meanwhile.
+func (s *Store) Facts(ctx context.Context, host uuid.UUID) (Facts, error) {
+	sh, id := shardOf(host), host.String()
+	f := Facts{id: host, complete: true}
+	var wanted *redis.StringCmd
+	var fact *redis.SliceCmd
+	var vms, on, add *redis.MapStringStringCmd
+	err := s.pipelined(ctx, "read the facts", func(p redis.Pipeliner) {
+		wanted = p.HGet(ctx, sh.key("wanted"), id)
+		fact = p.HMGet(ctx, sh.key("fact:"+id), "host", "status", "read", "epoch", "gen", "hash")
+		on, add = p.HGetAll(ctx, sh.key("on:"+id)), p.HGetAll(ctx, sh.key("add:"+id))
+		vms = p.HGetAll(ctx, sh.key("vms:"+id))
+	})
+	if err != nil {
+		return Facts{}, err
+	}
+	f.Wanted = number(wanted.Val())
+	v := fact.Val()
+	if f.Host, f.Known, err = decodeHost(host, text(v[0]), text(v[1])); err != nil {
+		return Facts{}, err
+	}
+	f.AsOf = fromMicros(text(v[2]))
+	f.Version = assignment.Version{Epoch: text(v[3]), Generation: number(v[4]), Hash: text(v[5])}
+	if f.placed, err = parsePlaces(on.Val(), add.Val()); err != nil {
+		return Facts{}, fmt.Errorf("read the places of host %s: %w", host, err)
+	}
+	for id, entry := range vms.Val() {
+		vm, err := decodeVM(id, entry)
+		if err != nil {
+			return Facts{}, err
+		}
+		f.VMs = append(f.VMs, vm)
+	}
+	slices.SortFunc(f.VMs, func(a, b inventory.VM) int { return strings.Compare(string(a.UUID[:]), string(b.UUID[:])) })
+	return f, nil
+}
+
+func decodeHost(id uuid.UUID, entry, status string) (h inventory.Host, known bool, err error) {
+	if entry == "" {
+		return inventory.Host{UUID: id}, false, nil
+	}
+	if err := json.Unmarshal([]byte(entry), &h); err != nil {
+		return h, false, fmt.Errorf("decode host %s: %w", id, err)
+	}
+	h.Status = status
+	return h, true, nil
+}
+
+// decodeVM reads asof|digest|JSON.
+func decodeVM(id, entry string) (vm inventory.VM, err error) {
+	parts := strings.SplitN(entry, "|", 3)
+	if len(parts) != 3 {
+		return vm, fmt.Errorf("decode VM %s: the entry is not valid", id)
+	}
+	if err := json.Unmarshal([]byte(parts[2]), &vm); err != nil {
+		return vm, fmt.Errorf("decode VM %s: %w", id, err)
+	}
+	return vm, nil
+}
+
+// hostOf returns the host that a VM was last seen on, Nil if none is noted. It is a hint.
+func (s *Store) hostOf(ctx context.Context, vm uuid.UUID) (uuid.UUID, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	v, err := s.client.HGet(ctx, shardOf(vm).key("vmhost"), vm.String()).Result()
+	if errors.Is(err, redis.Nil) {
+		return uuid.Nil, nil
+	}
+	if err != nil {
+		return uuid.Nil, fault("find the host of a VM", err)
+	}
+	_, host, _ := strings.Cut(v, "|")
+	if host == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(host)
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("find the host of VM %s: %w", vm, err)
+	}
+	return id, nil
+}
+
+// VM implements instrumentation.Store.
+func (s *Store) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
+	host, err := s.hostOf(ctx, vm)
+	if err != nil || host == uuid.Nil {
+		return nil, err
+	}
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	entry, err := s.client.HGet(ctx, shardOf(host).key("vms:"+host.String()), vm.String()).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault("read a VM", err)
+	}
+	v, err := decodeVM(vm.String(), entry)
+	return &v, err
+}
+
+func parseScore(t string) float64 {
+	f, _ := strconv.ParseFloat(t, 64)
+	return f
+}
+
+// parsePlaces reads what a host's document places, from the hashes on and add.
+func parsePlaces(on, add map[string]string) (map[instrumentation.ID]place, error) {
+	out := make(map[instrumentation.ID]place)
+	for name, v := range on {
+		if name == "" || name[0] != 'm' {
+			continue
+		}
+		p, err := parsePlace(v, on["v"+name[1:]], add[name[1:]])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name[1:], err)
+		}
+		out[instrumentation.ID(name[1:])] = p
+	}
+	return out, nil
+}

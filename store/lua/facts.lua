@@ -1,0 +1,89 @@
+-- Changes the VMs of one host. A read that began before the one that a VM's facts come from changes nothing of that VM. The
+-- host's digest always matches its VMs, and the host is marked if anything has changed.
+-- ARGV: host, asof (µs), mode, then
+--   upsert, replace: for each VM: VM, digest (16 hex digits), JSON; replace also removes VMs that are not named
+--   remove: VMs
+-- Answers {1 if anything has changed, the VMs that were removed}.
+local P, host, mode = KEYS[1], ARGV[1], ARGV[3]
+local asof = tonumber(ARGV[2])
+local H, V = P .. 'fact:' .. host, P .. 'vms:' .. host
+local gone = tonumber(redis.call('HGET', H, 'gone') or '0')
+if gone > asof then return {0, {}} end
+local complete = tonumber(redis.call('HGET', H, 'vmasof') or '0')
+
+local high, low, count = 0, 0, 0
+local sum = redis.call('HGET', P .. 'digests', host)
+if sum then
+  high, low, count = string.match(sum, '^(%d+)|(%d+)|(%d+)$')
+  high, low, count = tonumber(high), tonumber(low), tonumber(count)
+end
+-- Digests are 64 bits wide and Lua's numbers 53, so two halves are added with a carry.
+local function add(digest, sign)
+  low = low + sign * tonumber(string.sub(digest, 1 + 8, 16), 16)
+  high = high + sign * tonumber(string.sub(digest, 1, 8), 16)
+  if low >= 4294967296 then low, high = low - 4294967296, high + 1 end
+  if low < 0 then low, high = low + 4294967296, high - 1 end
+  high = high % 4294967296
+  count = count + sign
+end
+
+local changed, removed = false, {}
+local function remove(vm, old)
+  local at, digest = string.match(old, '^(%d+)|(%x+)|')
+  if tonumber(at) <= asof then
+    redis.call('HDEL', V, vm)
+    add(digest, -1)
+    removed[#removed + 1] = vm
+    changed = true
+  end
+end
+
+if mode == 'remove' then
+  for i = 4, #ARGV do
+    local old = redis.call('HGET', V, ARGV[i])
+    if old then remove(ARGV[i], old) end
+  end
+else
+  local named = {}
+  for i = 4, #ARGV, 3 do
+    local vm, digest, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    named[vm] = true
+    local old = redis.call('HGET', V, vm)
+    if old then
+      local at, was, from = string.match(old, '^(%d+)|(%x+)|()')
+      if tonumber(at) <= asof then
+        if string.sub(old, from) ~= json then
+          add(was, -1)
+          add(digest, 1)
+          changed = true
+        end
+        redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. json)
+      end
+    elseif complete <= asof then
+      add(digest, 1)
+      redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. json)
+      changed = true
+    end
+  end
+  if mode == 'replace' and complete <= asof then
+    for _, vm in ipairs(redis.call('HKEYS', V)) do
+      if not named[vm] then remove(vm, redis.call('HGET', V, vm)) end
+    end
+    redis.call('HSET', H, 'vmasof', ARGV[2])
+  end
+  if gone > 0 and #ARGV > 3 then
+    redis.call('HDEL', H, 'gone')
+    redis.call('PERSIST', H)
+  end
+end
+if tonumber(redis.call('HGET', H, 'read') or '0') < asof then redis.call('HSET', H, 'read', ARGV[2]) end
+
+if not changed then return {0, removed} end
+if count == 0 then
+  redis.call('HDEL', P .. 'digests', host)
+else
+  redis.call('HSET', P .. 'digests', host, string.format('%.0f|%.0f|%.0f', high, low, count))
+end
+mark(P, '', host, false, millis())
+wake(P)
+return {1, removed}

@@ -1,0 +1,75 @@
+-- Stores how a host fares, whole, unless it comes too late: from a session that is not the host's agent, or not newer than
+-- the last of its session. A silent session gives way to another. What the agent has applied acknowledges removals and new
+-- zones; counts and sums follow.
+-- ARGV: host, session, sequence, agent version, capabilities, applied epoch, generation, hash, targets, how long a session
+--       may be silent (ms), then for each instrumentation: id, revision, status, count and list of zones that fare otherwise
+--       (17 bytes each: the zone, r, p or f), JSON
+-- Answers {accepted, superseded, ids whose counts have changed}.
+local P, host = KEYS[1], ARGV[1]
+local H, on, st, add, rm = P .. 'fact:' .. host, P .. 'on:' .. host, P .. 'st:' .. host, P .. 'add:' .. host, P .. 'rm:' .. host
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local v = redis.call('HMGET', H, 'session', 'seq', 'epoch', 'gen', 'hash')
+local seq = tonumber(v[2] or '-1')
+if v[1] ~= ARGV[2] then
+  local seen = tonumber(redis.call('ZSCORE', P .. 'seen', host) or '0')
+  if v[1] and seen > now - ARGV[10] then return {0, 1, {}} end
+  seq = -1
+end
+redis.call('ZADD', P .. 'seen', string.format('%.0f', now), host)
+if tonumber(ARGV[3]) <= seq then return {0, 0, {}} end
+redis.call('HSET', H, 'session', ARGV[2], 'seq', ARGV[3], 'agent', ARGV[4], 'caps', ARGV[5],
+  'aepoch', ARGV[6], 'agen', ARGV[7], 'ahash', ARGV[8], 'targets', ARGV[9])
+
+local judge = {}
+local function count(id, value)
+  if put(P, id, host, value) then judge[#judge + 1] = id end
+end
+
+local epoch, gen, agen = v[3] or '', tonumber(v[4] or '0'), tonumber(ARGV[7])
+local current = ARGV[6] == epoch and agen == gen and ARGV[8] == (v[5] or '') and epoch ~= ''
+if current then
+  for _, id in ipairs(redis.call('SMEMBERS', rm)) do count(id, '') end
+  redis.call('DEL', rm, add)
+end
+-- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
+local earlier = not current and ARGV[6] == epoch and agen < gen
+
+local was, is = redis.call('HGETALL', st), {}
+local old = {}
+for i = 1, #was, 2 do old[was[i]] = was[i + 1] end
+for i = 11, #ARGV, 6 do
+  local id, rev, status = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('HEXISTS', on, 'm' .. id) == 1 then
+    local since = string.format('%.0f', now)
+    if old[id] then
+      local from, word = string.match(old[id], '^(%d+)|%d+|([%u_]+)|')
+      if word == status then since = from end
+    end
+    is[id] = since .. '|' .. rev .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4] .. ARGV[i + 5]
+  end
+end
+redis.call('DEL', st)
+for id, s in pairs(is) do redis.call('HSET', st, id, s) end
+
+local places = redis.call('HGETALL', on)
+local field = {}
+for i = 1, #places, 2 do field[places[i]] = places[i + 1] end
+for name, place in pairs(field) do
+  if string.sub(name, 1, 1) == 'm' then
+    local id = string.sub(name, 2)
+    local rev, cepoch, cgen, expected = string.match(place, '^(-?%d+)|(%x+)|(%d+)|(%d+)$')
+    local added = ''
+    if not current then
+      added = redis.call('HGET', add, id) or ''
+      -- Epochs before ours are behind every document of this one.
+      if added ~= '' and earlier and (cepoch < epoch or agen >= tonumber(cgen)) then
+        redis.call('HDEL', add, id)
+        added = ''
+      end
+    end
+    expected = tonumber(expected)
+    count(id, pack(expected, counts(tonumber(rev), expected, field['v' .. id] or '', added, is[id])))
+  end
+end
+return {1, 0, judge}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// script is a Lua script. Its file says what it guarantees. All scripts take one key, the prefix of their family, and touch
+// only keys that begin with it.
+type script struct {
+	name string
+	run  *redis.Script
+}
+
+// load reads scripts from their files; the last names the script, the others are put before it.
+func load(files ...string) *script {
+	var text strings.Builder
+	for _, f := range files {
+		b, err := luaFiles.ReadFile("lua/" + f + ".lua")
+		if err != nil {
+			panic(err) // the file is missing from the build
+		}
+		text.Write(b)
+		text.WriteByte('\n')
+	}
+	return &script{name: files[len(files)-1], run: redis.NewScript(text.String())}
+}
+
+// call is one run of a script.
+type call struct {
+	script *script
+	key    string
+	args   []any
+	reply  any
+	err    error
+}
+
+// do runs one script.
+func (s *Store) do(ctx context.Context, sc *script, key string, args ...any) (any, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	reply, err := sc.run.Run(ctx, s.client, []string{key}, args...).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fault(sc.name, err)
+	}
+	return reply, nil
+}
+
+// doAll runs scripts in one round trip for each server. A call that fails has its error; the first one is returned too.
+func (s *Store) doAll(ctx context.Context, calls []*call) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	todo := calls
+	for attempt := 0; len(todo) > 0; attempt++ {
+		pipe := s.client.Pipeline()
+		cmds := make([]*redis.Cmd, len(todo))
+		for i, c := range todo {
+			if attempt == 0 {
+				cmds[i] = pipe.EvalSha(ctx, c.script.run.Hash(), []string{c.key}, c.args...)
+			} else {
+				cmds[i] = c.script.run.Eval(ctx, pipe, []string{c.key}, c.args...)
+			}
+		}
+		_, _ = pipe.Exec(ctx) // each command has its error
+		var again []*call
+		for i, c := range todo {
+			c.reply, c.err = cmds[i].Result()
+			switch {
+			case errors.Is(c.err, redis.Nil):
+				c.err = nil
+			case c.err != nil && attempt == 0 && redis.HasErrorPrefix(c.err, "NOSCRIPT"):
+				again = append(again, c)
+			}
+		}
+		todo = again
+	}
+	for _, c := range calls {
+		if c.err != nil {
+			return fault(c.script.name, c.err)
+		}
+	}
+	return nil
+}
+
+// pipelined runs plain commands in one round trip for each server.
+func (s *Store) pipelined(ctx context.Context, doing string, fn func(p redis.Pipeliner)) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	cmds, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error { fn(p); return nil })
+	if err == nil || errors.Is(err, redis.Nil) {
+		for _, c := range cmds {
+			if err := c.Err(); err != nil && !errors.Is(err, redis.Nil) {
+				return fault(doing, err)
+			}
+		}
+		return nil
+	}
+	return fault(doing, err)
+}
+
+// What scripts answer with.
+
+func list(reply any) []any {
+	l, _ := reply.([]any)
+	return l
+}
+
+func at(reply any, i int) any {
+	if l := list(reply); i < len(l) {
+		return l[i]
+	}
+	return nil
+}
+
+func text(reply any) string {
+	switch v := reply.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	return ""
+}
+
+func number(reply any) int64 {
+	switch v := reply.(type) {
+	case int64:
+		return v
+	case string:
+		n, _ := strconv.ParseInt(v, 10, 64)
+		return n
+	}
+	return 0
+}
+
+func texts(reply any) []string {
+	l := list(reply)
+	out := make([]string, len(l))
+	for i, v := range l {
+		out[i] = text(v)
+	}
+	return out
+}
+
+// anys makes script arguments of texts.
+func anys[T ~string](in []T) []any {
+	out := make([]any, len(in))
+	for i, v := range in {
+		out[i] = string(v)
+	}
+	return out
+}
+
+// badReply is the fault of a script that answered something that it never should.
+func badReply(sc *script, reply any) error {
+	return fmt.Errorf("%s: unexpected reply %v", sc.name, reply)
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"iapi/instrumentation"
+)
+
+var judgeScript = load("judge")
+
+// maxLog is how many entries of the change log one call of Log reads.
+const maxLog = 1000
+
+// Log reads the change log of records after a position without waiting: the ids that have changed, each as often as it has,
+// and the position to go on from. gap says that entries after the position are gone (or the position is not of this log),
+// so everything must be read again from the position returned; an empty position is such a gap. When there is more than
+// fits into one answer, the next call has it.
+func (s *Store) Log(ctx context.Context, after string) (ids []instrumentation.ID, pos string, gap bool, err error) {
+	known := int64(-1)
+	if after != "" {
+		if known, err = strconv.ParseInt(after, 10, 64); err != nil || known < 0 {
+			return nil, "", false, fmt.Errorf("read the change log: position %q is not valid", after)
+		}
+	}
+	var entries *redis.XMessageSliceCmd
+	var last *redis.StringCmd
+	err = s.pipelined(ctx, "read the change log", func(p redis.Pipeliner) {
+		if known >= 0 {
+			entries = p.XRangeN(ctx, record+"log", itoa(known+1)+"-0", "+", maxLog)
+		}
+		last = p.Get(ctx, record+"logseq")
+	})
+	if err != nil {
+		return nil, "", false, err
+	}
+	end := number(last.Val())
+	if known < 0 {
+		return nil, itoa(end), true, nil
+	}
+	next := known
+	for _, e := range entries.Val() {
+		n := position(e.ID)
+		if n != next+1 {
+			return nil, itoa(end), true, nil
+		}
+		next = n
+		ids = append(ids, instrumentation.ID(text(e.Values["id"])))
+	}
+	if end < known {
+		return nil, itoa(end), true, nil
+	}
+	return ids, itoa(next), false, nil
+}
+
+// position is the number of an entry of one of our streams, whose ids are numbers without gaps.
+func position(id string) int64 {
+	for i := range len(id) {
+		if id[i] == '-' {
+			id = id[:i]
+			break
+		}
+	}
+	n, _ := strconv.ParseInt(id, 10, 64)
+	return n
+}
+
+// AllLive calls fn with everything that is not deleted, paused or expired, in pieces, oldest first, and returns the position
+// in the change log at which the walk began. What changes meanwhile is in the log after it.
+func (s *Store) AllLive(ctx context.Context, fn func([]instrumentation.Instrumentation) error) (pos string, err error) {
+	if _, pos, _, err = s.Log(ctx, ""); err != nil {
+		return "", err
+	}
+	now, err := s.Now(ctx)
+	if err != nil {
+		return "", err
+	}
+	for from := "-"; ; {
+		ids, err := s.walk(ctx, from, 500)
+		if err != nil {
+			return "", err
+		}
+		if len(ids) == 0 {
+			return pos, nil
+		}
+		records, err := s.Get(ctx, ids...)
+		if err != nil {
+			return "", err
+		}
+		live := make([]instrumentation.Instrumentation, 0, len(records))
+		for _, r := range records {
+			if r != nil && r.Live(now) {
+				live = append(live, *r)
+			}
+		}
+		if len(live) > 0 {
+			if err := fn(live); err != nil {
+				return "", err
+			}
+		}
+		from = "(" + string(ids[len(ids)-1])
+	}
+}
+
+// walk returns ids of records in their order.
+func (s *Store) walk(ctx context.Context, from string, n int64) ([]instrumentation.ID, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	ids, err := s.client.ZRangeByLex(ctx, record+"ix:all", &redis.ZRangeBy{Min: from, Max: "+", Count: n}).Result()
+	if err != nil {
+		return nil, fault("read the ids of records", err)
+	}
+	return toIDs(ids), nil
+}
+
+func toIDs(in []string) []instrumentation.ID {
+	out := make([]instrumentation.ID, len(in))
+	for i, v := range in {
+		out[i] = instrumentation.ID(v)
+	}
+	return out
+}
+
+// Unevaluated returns up to n revisions that have waited to be evaluated for longer than olderThan, the oldest first.
+func (s *Store) Unevaluated(ctx context.Context, olderThan time.Duration, n int) ([]Pending, error) {
+	now, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := s.upTo(ctx, "unevaluated", now.Add(-olderThan).UnixMilli(), n)
+	if err != nil {
+		return nil, err
+	}
+	records, err := s.Get(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	var out []Pending
+	for _, r := range records {
+		if r != nil {
+			out = append(out, Pending{ID: r.ID, Revision: r.Revision})
+		}
+	}
+	return out, nil
+}
+
+// Expiring returns up to n instrumentations that have expired by now and do not have state EXPIRED yet, the oldest first.
+func (s *Store) Expiring(ctx context.Context, now time.Time, n int) ([]instrumentation.ID, error) {
+	return s.upTo(ctx, "expires", now.UnixMilli(), n)
+}
+
+// upTo returns the members of a zset of records with scores up to a time.
+func (s *Store) upTo(ctx context.Context, name string, ms int64, n int) ([]instrumentation.ID, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	ids, err := s.client.ZRangeByScore(ctx, record+name, &redis.ZRangeBy{Min: "-inf", Max: itoa(ms), Count: int64(n)}).Result()
+	if err != nil {
+		return nil, fault("read "+name, err)
+	}
+	return toIDs(ids), nil
+}
+
+// ByState returns up to n instrumentations in any of the states, oldest first.
+func (s *Store) ByState(ctx context.Context, n int, states ...instrumentation.State) ([]instrumentation.ID, error) {
+	var cmds []*redis.StringSliceCmd
+	err := s.pipelined(ctx, "read ids by state", func(p redis.Pipeliner) {
+		for _, st := range states {
+			cmds = append(cmds, p.ZRangeByLex(ctx, record+stateIndex(st), &redis.ZRangeBy{Min: "-", Max: "+", Count: int64(n)}))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var ids []instrumentation.ID
+	for _, c := range cmds {
+		ids = append(ids, toIDs(c.Val())...)
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	return ids[:min(n, len(ids))], nil
+}
+
+// MarkJudge marks instrumentations to have their state judged, and wakes a worker.
+func (s *Store) MarkJudge(ctx context.Context, ids ...instrumentation.ID) error {
+	for chunk := range slices.Chunk(ids, 1000) {
+		if _, err := s.do(ctx, judgeScript, record, anys(chunk)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ClaimJudge takes up to n instrumentations that are to be judged, the oldest marks first. Their marks are gone: if the
+// worker dies, its peers find them again by their state.
+func (s *Store) ClaimJudge(ctx context.Context, n int) ([]instrumentation.ID, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	popped, err := s.client.ZPopMin(ctx, record+"judge", int64(n)).Result()
+	if err != nil {
+		return nil, fault("claim what is to be judged", err)
+	}
+	var ids []instrumentation.ID
+	for _, z := range popped {
+		id, _ := z.Member.(string)
+		ids = append(ids, instrumentation.ID(id))
+	}
+	return ids, nil
+}

@@ -1,0 +1,208 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"iapi/instrumentation"
+	"iapi/inventory"
+	"iapi/inventory/vmapi"
+	"iapi/store"
+)
+
+// big is an inventory of many VMs that answers at once. VMs are made when they are asked for: VM i is on host i/100 and
+// belongs to owner i/20, and its version grows by retagging.
+type big struct {
+	vms, hosts int
+	retagged   map[int]int
+}
+
+func (c *big) vm(i int) inventory.VM {
+	return inventory.VM{
+		UUID: numbered(3, i), Owner: numbered(1, i/20), Host: numbered(2, i*c.hosts/c.vms), Alias: "vm", State: "running",
+		Tags: map[string]string{"role": []string{"db", "web", "cache", "app"}[i%4], "version": fmt.Sprint(c.retagged[i])},
+	}
+}
+
+func number(id uuid.UUID) int { return int(id[13])<<16 | int(id[14])<<8 | int(id[15]) }
+
+func (c *big) VM(_ context.Context, id uuid.UUID) (inventory.VM, error) { return c.vm(number(id)), nil }
+
+func (c *big) Each(ctx context.Context, q vmapi.Query, fn func([]inventory.VM) error) error {
+	return c.EachFrom(ctx, q, uuid.Nil, func(p []inventory.VM, _ uuid.UUID) error { return fn(p) })
+}
+
+func (c *big) EachFrom(_ context.Context, q vmapi.Query, _ uuid.UUID, fn func([]inventory.VM, uuid.UUID) error) error {
+	from, to := 0, c.vms
+	switch each := c.vms / c.hosts; {
+	case q.Host != uuid.Nil:
+		from, to = number(q.Host)*each, (number(q.Host)+1)*each
+	case q.Owner != uuid.Nil:
+		from, to = number(q.Owner)*20, (number(q.Owner)+1)*20
+	}
+	page := make([]inventory.VM, 0, 1000)
+	for i := to - 1; i >= from; i-- {
+		if page = append(page, c.vm(i)); len(page) == 1000 || i == from {
+			if err := fn(page, page[len(page)-1].UUID); err != nil {
+				return err
+			}
+			page = page[:0]
+		}
+	}
+	return nil
+}
+
+func (c *big) Hosts(context.Context) ([]inventory.Host, error) {
+	hosts := make([]inventory.Host, c.hosts)
+	for i := range hosts {
+		hosts[i] = inventory.Host{UUID: numbered(2, i), Name: fmt.Sprint("cn", i)}
+	}
+	return hosts, nil
+}
+
+// fill makes a store whose facts are those of an inventory, with some instrumentations of single owners.
+func fill(b *testing.B, s *store.Store, c *big, instrumentations int) *Worker {
+	ctx := context.Background()
+	w, err := New(Options{Store: s, VMAPI: c, CNAPI: c, Catalog: fakeCatalog{}, Redis: s.Client(), NoSchedule: true, Lease: 30 * time.Second})
+	require.NoError(b, err)
+	w.queue = &tasks{}
+	for i := range instrumentations {
+		now := time.Now().UTC()
+		_, err := s.Commit(ctx, instrumentation.Change{Record: instrumentation.Instrumentation{
+			ID: instrumentation.ID(fmt.Sprintf("i%06d", i)), Revision: 1, Owner: numbered(1, i%(c.vms/20)), Metric: "cpu.usage", Granularity: 1,
+			Scope: instrumentation.Scope{All: true}, CreatedAt: now, UpdatedAt: now, State: instrumentation.Created,
+		}})
+		require.NoError(b, err)
+	}
+	require.NoError(b, w.Sweep(ctx))
+	require.NoError(b, w.drain(ctx))
+	return w
+}
+
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // cannot fail for oneself
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkVmEvent is one VM's retagging: from the hint to the committed document, by a running worker on a real server.
+func BenchmarkVmEvent(b *testing.B) {
+	s := open(b, store.Options{URL: startRedis(b)})
+	c := &big{vms: 10_000, hosts: 100, retagged: map[int]int{}}
+	fill(b, s, c, 500)
+	ctx := context.Background()
+	scope := instrumentation.Scope{And: []instrumentation.Scope{{Hosts: []uuid.UUID{numbered(2, 50)}}, tag("version")}}
+	now := time.Now().UTC()
+	vm := c.vm(5000)
+	_, err := s.Commit(ctx, instrumentation.Change{Record: instrumentation.Instrumentation{
+		ID: "i999999", Revision: 1, Metric: "cpu.usage", Granularity: 1, CreatedAt: now, UpdatedAt: now, State: instrumentation.Created,
+		Scope: instrumentation.Scope{And: []instrumentation.Scope{scope, {VMTag: &instrumentation.TagMatch{Key: "version", In: []string{"1"}}}}},
+	}})
+	require.NoError(b, err)
+	running(b, &bench{}, s, func(o *Options) { o.VMAPI, o.CNAPI, o.NoSchedule = c, c, true })
+	version := func() int64 {
+		v, err := s.Versions(ctx, vm.Host)
+		require.NoError(b, err)
+		return v[0].Generation
+	}
+	require.NoError(b, s.MarkHosts(ctx, false, vm.Host))
+	var took []time.Duration
+	b.ResetTimer()
+	used := cpu()
+	for i := range b.N {
+		was := version()
+		c.retagged[5000] = (i + 1) % 2 // nobody reads it between the hints
+		begun := time.Now()
+		require.NoError(b, s.MarkVMs(ctx, vm.UUID))
+		for version() == was {
+			time.Sleep(100 * time.Microsecond)
+		}
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
+
+// BenchmarkSweep compares everything with the inventory, of which one VM in a thousand has changed, and reconciles what
+// differs. Making the inventory's VMs takes a part of the time and decoding none: VMAPI's client has benchmarks of its own.
+func BenchmarkSweep(b *testing.B) {
+	for _, size := range []struct{ vms, hosts, instrumentations int }{{100_000, 1_000, 1_000}, {1_000_000, 10_000, 10_000}} {
+		b.Run(fmt.Sprintf("vms=%d", size.vms), func(b *testing.B) {
+			if testing.Short() && size.vms > 100_000 {
+				b.Skip("filling the store takes minutes")
+			}
+			s := open(b, store.Options{URL: startRedis(b), Timeout: time.Minute})
+			c := &big{vms: size.vms, hosts: size.hosts, retagged: map[int]int{}}
+			w := fill(b, s, c, size.instrumentations)
+			ctx := context.Background()
+			var walking, sweeping time.Duration
+			b.ResetTimer()
+			for range b.N {
+				for i := 0; i < size.vms; i += 1000 {
+					c.retagged[i]++
+				}
+				begun := cpu()
+				_, err := w.walk(ctx)
+				require.NoError(b, err)
+				walking += cpu() - begun
+				require.NoError(b, w.Sweep(ctx))
+				require.NoError(b, w.drain(ctx))
+				sweeping += cpu() - begun
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			b.ReportMetric(sweeping.Seconds()/float64(b.N)-walking.Seconds()/float64(b.N), "cpu-s/op")
+			b.ReportMetric(walking.Seconds()/float64(b.N), "walk-cpu-s/op")
+			b.ReportMetric(float64(m.HeapSys)/(1<<20), "heap-MiB")
+		})
+	}
+}
+
+// BenchmarkTaskPickUp is the time from enqueueing a task to the start of its handler, by an idle worker.
+func BenchmarkTaskPickUp(b *testing.B) {
+	url := startRedis(b)
+	s := open(b, store.Options{URL: url})
+	o, err := redis.ParseURL(url)
+	require.NoError(b, err)
+	client := redis.NewClient(o)
+	defer client.Close()
+	c := &big{vms: 100, hosts: 1, retagged: map[int]int{}}
+	running(b, &bench{}, s, func(o *Options) { o.VMAPI, o.CNAPI, o.NoSchedule = c, c, true })
+	queue := NewQueue(client, s)
+	ctx := context.Background()
+	var took []time.Duration
+	for i := range b.N {
+		now := time.Now().UTC()
+		rec := instrumentation.Instrumentation{
+			ID: instrumentation.ID(fmt.Sprintf("i%06d", i)), Revision: 1, Metric: "cpu.usage", Granularity: 1, CreatedAt: now, UpdatedAt: now,
+			State: instrumentation.Created, Scope: instrumentation.Scope{Hosts: []uuid.UUID{numbered(2, 0)}},
+		}
+		_, err := s.Commit(ctx, instrumentation.Change{Record: rec})
+		require.NoError(b, err)
+		begun := time.Now()
+		require.NoError(b, queue.Evaluate(ctx, rec.ID, 1))
+		for {
+			recs, err := s.Get(ctx, rec.ID)
+			require.NoError(b, err)
+			if recs[0].Evaluated == 1 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}

@@ -1,0 +1,105 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/assignment"
+	"iapi/instrumentation"
+	"iapi/inventory"
+	"iapi/store"
+)
+
+var errDead = errors.New("the process was killed")
+
+// dying is a store as a process sees it that is killed after some calls: the next one and all that follow fail.
+type dying struct {
+	Store
+	left atomic.Int64
+}
+
+func (d *dying) dead() error {
+	if d.left.Add(-1) < 0 {
+		return errDead
+	}
+	return nil
+}
+
+func one[T any](d *dying, fn func() (T, error)) (v T, err error) {
+	if err = d.dead(); err == nil {
+		v, err = fn()
+	}
+	return v, err
+}
+
+func (d *dying) do(fn func() error) error {
+	_, err := one(d, func() (struct{}, error) { return struct{}{}, fn() })
+	return err
+}
+
+func (d *dying) Facts(ctx context.Context, h uuid.UUID) (store.Facts, error) {
+	return one(d, func() (store.Facts, error) { return d.Store.Facts(ctx, h) })
+}
+func (d *dying) PutVMs(ctx context.Context, at time.Time, vms []inventory.VM) ([]uuid.UUID, error) {
+	return one(d, func() ([]uuid.UUID, error) { return d.Store.PutVMs(ctx, at, vms) })
+}
+func (d *dying) ReplaceHostVMs(ctx context.Context, at time.Time, h uuid.UUID, vms []inventory.VM) (bool, error) {
+	return one(d, func() (bool, error) { return d.Store.ReplaceHostVMs(ctx, at, h, vms) })
+}
+func (d *dying) PutHosts(ctx context.Context, at time.Time, h []inventory.Host) ([]uuid.UUID, error) {
+	return one(d, func() ([]uuid.UUID, error) { return d.Store.PutHosts(ctx, at, h) })
+}
+func (d *dying) RemoveHost(ctx context.Context, at time.Time, h uuid.UUID) error {
+	return d.do(func() error { return d.Store.RemoveHost(ctx, at, h) })
+}
+func (d *dying) HostIDs(ctx context.Context) ([]uuid.UUID, error) {
+	return one(d, func() ([]uuid.UUID, error) { return d.Store.HostIDs(ctx) })
+}
+func (d *dying) MarkHosts(ctx context.Context, urgent bool, h ...uuid.UUID) error {
+	return d.do(func() error { return d.Store.MarkHosts(ctx, urgent, h...) })
+}
+func (d *dying) ClaimHosts(ctx context.Context, w string, n int, l time.Duration) ([]store.Claim, error) {
+	return one(d, func() ([]store.Claim, error) { return d.Store.ClaimHosts(ctx, w, n, l) })
+}
+func (d *dying) ReleaseHost(ctx context.Context, c store.Claim) error {
+	return d.do(func() error { return d.Store.ReleaseHost(ctx, c) })
+}
+func (d *dying) ClaimVMs(ctx context.Context, w string, n int, l time.Duration) ([]store.VMClaim, error) {
+	return one(d, func() ([]store.VMClaim, error) { return d.Store.ClaimVMs(ctx, w, n, l) })
+}
+func (d *dying) DoneVM(ctx context.Context, c store.VMClaim) error {
+	return d.do(func() error { return d.Store.DoneVM(ctx, c) })
+}
+func (d *dying) CommitDocument(ctx context.Context, c store.Claim, f store.Facts, b []byte, h string, p []store.Counts) (v assignment.Version, ok bool, err error) {
+	err = d.do(func() error { v, ok, err = d.Store.CommitDocument(ctx, c, f, b, h, p); return err })
+	return v, ok, err
+}
+func (d *dying) Get(ctx context.Context, ids ...instrumentation.ID) ([]*instrumentation.Instrumentation, error) {
+	return one(d, func() ([]*instrumentation.Instrumentation, error) { return d.Store.Get(ctx, ids...) })
+}
+func (d *dying) Log(ctx context.Context, after string) (ids []instrumentation.ID, pos string, gap bool, err error) {
+	err = d.do(func() error { ids, pos, gap, err = d.Store.Log(ctx, after); return err })
+	return ids, pos, gap, err
+}
+func (d *dying) AllLive(ctx context.Context, fn func([]instrumentation.Instrumentation) error) (string, error) {
+	return one(d, func() (string, error) { return d.Store.AllLive(ctx, fn) })
+}
+func (d *dying) Evaluated(ctx context.Context, id instrumentation.ID, rev int, stale time.Time) error {
+	return d.do(func() error { return d.Store.Evaluated(ctx, id, rev, stale) })
+}
+func (d *dying) ClaimJudge(ctx context.Context, n int) ([]instrumentation.ID, error) {
+	return one(d, func() ([]instrumentation.ID, error) { return d.Store.ClaimJudge(ctx, n) })
+}
+func (d *dying) SetState(ctx context.Context, id instrumentation.ID, rev int, st instrumentation.State, at time.Time) error {
+	return d.do(func() error { return d.Store.SetState(ctx, id, rev, st, at) })
+}
+func (d *dying) PlacedHosts(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error) {
+	return one(d, func() ([]uuid.UUID, error) { return d.Store.PlacedHosts(ctx, id) })
+}
+func (d *dying) Remove(ctx context.Context, id instrumentation.ID) error {
+	return d.do(func() error { return d.Store.Remove(ctx, id) })
+}

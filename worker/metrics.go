@@ -1,0 +1,96 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what a worker tells about its work.
+type metrics struct {
+	tasks                                    *prometheus.HistogramVec
+	batches                                  prometheus.Histogram
+	errors                                   *prometheus.CounterVec
+	lookups, reconciled, overBudget          prometheus.Counter
+	sweepSeconds                             prometheus.Histogram
+	sweepVMs, sweepDiffering, sweepSucceeded prometheus.Gauge
+	guarded                                  *prometheus.GaugeVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "iapi", Subsystem: "worker", Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "iapi", Subsystem: "sweep", Name: name, Help: help})
+	}
+	return &metrics{
+		tasks: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "iapi", Subsystem: "worker", Name: "task_seconds", Help: "How long tasks took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
+		}, []string{"task", "result"}),
+		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "iapi", Subsystem: "worker", Name: "reconcile_seconds", Help: "How long a batch of hosts took from claim to commit.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "iapi", Subsystem: "worker", Name: "errors_total", Help: "What failed and is tried again.",
+		}, []string{"doing"}),
+		lookups:    counter("vm_lookups_total", "VMs asked about in VMAPI because of a hint."),
+		reconciled: counter("hosts_reconciled_total", "Hosts reconciled."),
+		overBudget: counter("over_budget_total", "Instrumentations left out of a document for want of room."),
+		sweepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "iapi", Subsystem: "sweep", Name: "seconds", Help: "How long sweeps took.",
+			Buckets: prometheus.ExponentialBuckets(0.1, 2, 14),
+		}),
+		sweepVMs:       gauge("vms", "VMs that the sweep under way, or the last one, has read."),
+		sweepDiffering: gauge("differing_hosts", "Hosts whose facts differed from the inventory in the last sweep."),
+		sweepSucceeded: gauge("last_success_timestamp_seconds", "When a sweep last compared everything."),
+		guarded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "iapi", Subsystem: "sweep", Name: "guarded", Help: "How much a guard keeps from being removed.",
+		}, []string{"guard"}),
+	}
+}
+
+func (m *metrics) register(r prometheus.Registerer, s Store) error {
+	for _, c := range []prometheus.Collector{
+		m.tasks, m.batches, m.errors, m.lookups, m.reconciled, m.overBudget,
+		m.sweepSeconds, m.sweepVMs, m.sweepDiffering, m.sweepSucceeded, m.guarded, backlogCollector{s},
+	} {
+		if err := r.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// backlogCollector reads what waits when it is asked for. Where the store cannot be read it gives nothing.
+type backlogCollector struct{ store Store }
+
+var (
+	dirtyDesc  = prometheus.NewDesc("iapi_backlog", "What waits to be done, by kind.", []string{"kind"}, nil)
+	oldestDesc = prometheus.NewDesc("iapi_backlog_oldest_seconds", "How long the oldest has waited, by kind.", []string{"kind"}, nil)
+)
+
+func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) { ch <- dirtyDesc; ch <- oldestDesc }
+
+func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	b, err := c.store.Backlog(ctx)
+	if err != nil {
+		return
+	}
+	for _, k := range []struct {
+		kind   string
+		n      int
+		oldest time.Duration
+	}{
+		{"hosts", b.DirtyHosts, b.OldestHost}, {"vms", b.DirtyVMs, b.OldestVM},
+		{"unevaluated", b.Unevaluated, b.OldestUnevaluated}, {"judge", b.Judge, b.OldestJudged},
+	} {
+		ch <- prometheus.MustNewConstMetric(dirtyDesc, prometheus.GaugeValue, float64(k.n), k.kind)
+		ch <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, k.oldest.Seconds(), k.kind)
+	}
+}

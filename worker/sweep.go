@@ -1,0 +1,274 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/instrumentation"
+	"iapi/inventory"
+	"iapi/inventory/vmapi"
+	"iapi/store"
+)
+
+// The guards that a sweep puts up when the inventory has lost too much to be believed.
+const (
+	GuardVMs   = "sweep-vms"
+	GuardHosts = "sweep-hosts"
+)
+
+const (
+	// floor is how many VMs or hosts a sweep may remove whatever share that is: small clouds change by large shares.
+	floor = 10
+	// rotate is how many hosts a sweep reads and reconciles although nothing differs.
+	rotate = 8
+	// pageTries is how often the walk goes on behind its last good page before it is given up.
+	pageTries = 5
+)
+
+// Sweep compares everything that is known with the inventory, and makes it true.
+//
+// It walks the list of VMs once and sums up the VMs of each host. Only hosts whose sum differs from that of the facts are
+// read again by themselves, and a host loses VMs only when both readings agree. When the walk fails it goes on behind its
+// last good page; when that does not help either, what could be read is not acted upon. When more would be removed than
+// the guard's share, everything is added that is new and nothing removed until an operator confirms the guard.
+func (w *Worker) Sweep(ctx context.Context) error {
+	begun := time.Now()
+	hostsErr := w.sweepHosts(ctx)
+	if hostsErr != nil {
+		hostsErr = fmt.Errorf("sweep the hosts: %w", hostsErr)
+	}
+	err := w.sweepVMs(ctx)
+	if err != nil {
+		err = fmt.Errorf("sweep the VMs: %w", err)
+	}
+	w.metrics.sweepSeconds.Observe(time.Since(begun).Seconds())
+	if err = errors.Join(hostsErr, err); err != nil {
+		return err
+	}
+	w.metrics.sweepSucceeded.Set(float64(w.Clock().Unix()))
+	w.log.InfoContext(ctx, "the inventory was swept", "seconds", time.Since(begun).Seconds())
+	return w.refreshStale(ctx)
+}
+
+// sweepHosts takes over what CNAPI says of hosts. A host that CNAPI does not list leaves, unless VMs are known to be on it.
+func (w *Worker) sweepHosts(ctx context.Context) error {
+	asOf, err := w.Store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	hosts, err := w.CNAPI.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Store.PutHosts(ctx, asOf, hosts); err != nil {
+		return fmt.Errorf("put hosts: %w", err)
+	}
+	known, err := w.Store.HostIDs(ctx)
+	if err != nil {
+		return err
+	}
+	digests, err := w.Store.Digests(ctx)
+	if err != nil {
+		return err
+	}
+	listed := make(map[uuid.UUID]bool, len(hosts))
+	for _, h := range hosts {
+		listed[h.UUID] = true
+	}
+	var missing []uuid.UUID
+	for _, id := range known {
+		if !listed[id] && digests[id].VMs == 0 {
+			missing = append(missing, id)
+		}
+	}
+	ok, err := w.may(ctx, GuardHosts, "CNAPI no longer lists %d of %d hosts", len(missing), len(known), len(hosts) == 0)
+	if err != nil || !ok {
+		return err
+	}
+	for _, id := range missing {
+		if err := w.Store.RemoveHost(ctx, asOf, id); err != nil {
+			return fmt.Errorf("remove host %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// may decides whether so much may be removed. An inventory that lists nothing at all is never believed unasked.
+func (w *Worker) may(ctx context.Context, guard, reason string, gone, of int, empty bool) (bool, error) {
+	refuse := gone > 0 && (empty || gone > floor && float64(gone) > w.GuardShare*float64(of))
+	if !refuse {
+		w.metrics.guarded.WithLabelValues(guard).Set(0)
+		return true, w.Store.DropGuard(ctx, guard)
+	}
+	confirmed, err := w.Store.PutGuard(ctx, instrumentation.Guard{ID: guard, Reason: fmt.Sprintf(reason, gone, of), WouldRemove: gone})
+	if err != nil {
+		return false, fmt.Errorf("put up a guard: %w", err)
+	}
+	if confirmed {
+		w.metrics.guarded.WithLabelValues(guard).Set(0)
+		w.log.WarnContext(ctx, "an operator has confirmed a guard", "guard", guard, "removing", gone)
+		return true, nil
+	}
+	w.metrics.guarded.WithLabelValues(guard).Set(float64(gone))
+	w.log.ErrorContext(ctx, "a guard waits for an operator", "guard", guard, "would_remove", gone, "of", of)
+	return false, nil
+}
+
+// sweepVMs compares the VMs of every host.
+func (w *Worker) sweepVMs(ctx context.Context) error {
+	listed, err := w.walk(ctx)
+	if err != nil {
+		return err
+	}
+	facts, err := w.Store.Digests(ctx)
+	if err != nil {
+		return fmt.Errorf("read the digests: %w", err)
+	}
+	var total, found, shrinking int
+	for id, f := range facts {
+		total += f.VMs
+		shrinking += max(0, f.VMs-listed[id].VMs)
+	}
+	var differing, same []uuid.UUID
+	for id, l := range listed {
+		found += l.VMs
+		if facts[id] != l {
+			differing = append(differing, id)
+		} else {
+			same = append(same, id)
+		}
+	}
+	for id, f := range facts {
+		if _, ok := listed[id]; !ok && f.VMs > 0 {
+			differing = append(differing, id)
+		}
+	}
+	w.metrics.sweepDiffering.Set(float64(len(differing)))
+	shrink, err := w.may(ctx, GuardVMs, "VMAPI no longer lists %d of %d machines where they were", shrinking, total, found == 0)
+	if err != nil {
+		return err
+	}
+	few := w.fewOf(same)
+	failures := make([]error, len(differing)+len(few))
+	hosts := append(differing, few...)
+	order := make([]int, len(hosts))
+	for i := range order {
+		order[i] = i
+	}
+	each(w, order, func(i int) { failures[i] = w.sweepHost(ctx, hosts[i], listed[hosts[i]], facts[hosts[i]], shrink) })
+	if err := w.Store.MarkHosts(ctx, false, few...); err != nil {
+		return fmt.Errorf("mark hosts: %w", err)
+	}
+	return errors.Join(failures...)
+}
+
+// walk lists every active VM once and sums up those of each host. Nothing is kept of the VMs themselves.
+func (w *Worker) walk(ctx context.Context) (map[uuid.UUID]store.HostDigest, error) {
+	sums := map[uuid.UUID]store.HostDigest{}
+	w.metrics.sweepVMs.Set(0)
+	marker, seen := uuid.Nil, 0
+	for tries := 0; ; tries++ {
+		err := w.VMAPI.EachFrom(ctx, vmapi.Query{Active: true}, marker, func(page []inventory.VM, last uuid.UUID) error {
+			for i := range page {
+				if vm := &page[i]; vm.Placed() {
+					d := sums[vm.Host]
+					d.Digest += store.VMDigest(*vm)
+					d.VMs++
+					sums[vm.Host] = d
+				}
+			}
+			marker, tries = last, 0
+			seen += len(page)
+			w.metrics.sweepVMs.Set(float64(seen))
+			return nil
+		})
+		if err == nil {
+			return sums, nil
+		}
+		if !errors.Is(err, inventory.ErrUnavailable) || tries == pageTries {
+			return nil, err
+		}
+		w.failed(ctx, "read a page of VMs", err, "behind", marker)
+		if !sleep(ctx, min(w.Tick, time.Second<<tries)) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// fewOf returns the hosts whose turn it is to be looked at although nothing differs. All have had their turn after as
+// many sweeps as there are hosts divided by rotate.
+func (w *Worker) fewOf(hosts []uuid.UUID) []uuid.UUID {
+	if len(hosts) <= rotate {
+		return hosts
+	}
+	hosts = unique(hosts)
+	start := int(w.Clock().Unix()/max(1, int64(w.SweepEvery/time.Second))) * rotate % len(hosts)
+	few := make([]uuid.UUID, rotate)
+	for i := range few {
+		few[i] = hosts[(start+i)%len(hosts)]
+	}
+	return few
+}
+
+// sweepHost reads the VMs of one host and makes its facts true. VMs are only taken away when that is allowed and the walk
+// saw the same.
+func (w *Worker) sweepHost(ctx context.Context, host uuid.UUID, listed, facts store.HostDigest, shrink bool) error {
+	asOf, err := w.Store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	var vms []inventory.VM
+	var now store.HostDigest
+	if err := w.VMAPI.Each(ctx, vmapi.Query{Host: host, Active: true}, func(page []inventory.VM) error {
+		for _, vm := range page {
+			if vm.Placed() && vm.Host == host {
+				now.Digest += store.VMDigest(vm)
+				now.VMs++
+				vms = append(vms, vm)
+			}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read the VMs of host %s: %w", host, err)
+	}
+	if shrink && (now == listed || now.VMs >= facts.VMs && now.VMs >= listed.VMs) {
+		if _, err := w.Store.ReplaceHostVMs(ctx, asOf, host, vms); err != nil {
+			return fmt.Errorf("replace the VMs of host %s: %w", host, err)
+		}
+		return nil
+	}
+	if _, err := w.Store.PutVMs(ctx, asOf, vms); err != nil {
+		return fmt.Errorf("put the VMs of host %s: %w", host, err)
+	}
+	return nil
+}
+
+// refreshStale has those evaluated again about which the inventory could not be asked, now that it answers.
+func (w *Worker) refreshStale(ctx context.Context) error {
+	var stale []store.Pending
+	if _, err := w.Store.AllLive(ctx, func(recs []instrumentation.Instrumentation) error {
+		for _, rec := range recs {
+			if !rec.StaleFrom.IsZero() {
+				stale = append(stale, store.Pending{ID: rec.ID, Revision: rec.Revision})
+			}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for stale instrumentations: %w", err)
+	}
+	for _, p := range stale {
+		if err := w.queue.Evaluate(ctx, p.ID, p.Revision); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sortedKeys returns the keys of a set, sorted.
+func sortedKeys(set map[uuid.UUID]bool) []uuid.UUID { return unique(slices.Collect(maps.Keys(set))) }

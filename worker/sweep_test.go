@@ -1,0 +1,321 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"iapi/instrumentation"
+	"iapi/inventory"
+)
+
+// standing makes a bench whose documents have settled: 60 VMs of one owner, all measured, and every host whole.
+func standing(t *testing.T, s whole) (*bench, *Worker) {
+	b := newBench(t, 11, s)
+	for i := range 60 {
+		vm := b.randomVM(i)
+		vm.State, vm.Owner = "running", ownerID(0)
+		b.cloud.vms[vm.UUID] = vm
+	}
+	b.create(ownerID(0), instrumentation.Scope{All: true})
+	b.create(uuid.Nil, instrumentation.Scope{EveryHost: true})
+	w := b.worker(0)
+	require.NoError(t, w.Sweep(context.Background()))
+	b.settle(w)
+	b.requireTrue()
+	require.Equal(t, 65, b.places())
+	return b, w
+}
+
+func TestErrorsNeverShrinkAPlacement(t *testing.T) {
+	calls := 0
+	unavailable := fmt.Errorf("listing VMs: %w", inventory.ErrUnavailable)
+	wrong := errors.New("the answer is not JSON")
+	after := func(n int, err error) func() error {
+		return func() error {
+			if calls++; calls > n {
+				return err
+			}
+			return nil
+		}
+	}
+	cases := map[string]func(*cloud){
+		"unavailable at once":       func(c *cloud) { c.fault = after(0, unavailable) },
+		"unavailable in the middle": func(c *cloud) { c.fault = after(4, unavailable) },
+		"unavailable at the end":    func(c *cloud) { c.fault = after(13, unavailable) },
+		"wrong JSON at once":        func(c *cloud) { c.fault = after(0, wrong) },
+		"wrong JSON in the middle":  func(c *cloud) { c.fault = after(3, wrong) },
+		"an empty list":             func(c *cloud) { c.hide = func(inventory.VM) bool { return true } },
+		"half of the VMs forgotten": func(c *cloud) { c.hide = func(vm inventory.VM) bool { return vm.UUID[15]%2 == 0 } },
+		"hosts forgotten":           func(c *cloud) { clear(c.hosts) },
+		"a page cut short once": func(c *cloud) {
+			cut := 0
+			c.hide = func(vm inventory.VM) bool { cut++; return cut > 30 && cut < 45 }
+		},
+	}
+	for name, fault := range cases {
+		t.Run(name, func(t *testing.T) {
+			b, w := standing(t, newFakeStore())
+			calls = 0
+			b.cloud.set(func() { fault(b.cloud) })
+			for range 3 {
+				_ = w.Sweep(context.Background()) // what it says is not the point
+				require.NoError(t, w.drain(context.Background()))
+				require.Equal(t, 65, b.places())
+			}
+			// Evaluating keeps what is there too.
+			for _, id := range []instrumentation.ID{"i00001", "i00002"} {
+				_ = w.evaluate(context.Background(), id)
+			}
+			require.NoError(t, w.drain(context.Background()))
+			require.Equal(t, 65, b.places())
+		})
+	}
+}
+
+func TestAFailedEvaluationIsNotedAsStaleAndMadeUpFor(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	b.cloud.set(func() { b.cloud.fault = func() error { return inventory.ErrUnavailable } })
+	id := b.create(ownerID(0), instrumentation.Scope{All: true})
+	require.ErrorIs(t, w.evaluate(ctx, id), inventory.ErrUnavailable)
+	require.NoError(t, w.drain(ctx))
+	rec := b.get(id)
+	require.False(t, rec.StaleFrom.IsZero())
+	require.Equal(t, 1, rec.Evaluated)
+	require.Equal(t, 125, b.places(), "it is placed by what is known")
+	b.cloud.set(func() { b.cloud.fault = nil })
+	b.queue.take()
+	require.NoError(t, w.Sweep(ctx))
+	require.Equal(t, []instrumentation.ID{id}, b.queue.take(), "the sweep has it evaluated again")
+	require.NoError(t, w.evaluate(ctx, id))
+	require.True(t, b.get(id).StaleFrom.IsZero())
+}
+
+func TestAGuardHoldsBackWhatAnOperatorMustConfirm(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	b.cloud.set(func() {
+		for i := range 30 {
+			delete(b.cloud.vms, vmID(i))
+		}
+		vm := b.randomVM(100)
+		vm.State, vm.Owner = "running", ownerID(0)
+		b.cloud.vms[vm.UUID] = vm
+	})
+	for range 2 {
+		require.NoError(t, w.Sweep(ctx))
+		require.NoError(t, w.drain(ctx))
+		require.Equal(t, 66, b.places(), "what is new gets in, what is missing stays")
+	}
+	guards, err := b.store.Guards(ctx)
+	require.NoError(t, err)
+	require.Len(t, guards, 1)
+	require.Equal(t, GuardVMs, guards[0].ID)
+	require.GreaterOrEqual(t, guards[0].WouldRemove, 25)
+	require.NoError(t, b.store.ConfirmGuard(ctx, GuardVMs, instrumentation.Audit{}))
+	require.NoError(t, w.Sweep(ctx))
+	require.NoError(t, w.drain(ctx))
+	require.Equal(t, 36, b.places())
+	b.requireTrue()
+	require.NoError(t, w.Sweep(ctx))
+	guards, err = b.store.Guards(ctx)
+	require.NoError(t, err)
+	require.Empty(t, guards)
+}
+
+func TestFewLossesNeedNoConfirmation(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	b.cloud.set(func() {
+		for i := range 8 {
+			delete(b.cloud.vms, vmID(i))
+		}
+	})
+	require.NoError(t, w.Sweep(context.Background()))
+	require.NoError(t, w.drain(context.Background()))
+	require.Equal(t, 57, b.places())
+	b.requireTrue()
+}
+
+func TestAWalkGoesOnBehindItsLastGoodPage(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	requests := 0
+	b.cloud.set(func() {
+		b.cloud.fault = func() error {
+			if requests++; requests%3 == 0 {
+				return inventory.ErrUnavailable
+			}
+			return nil
+		}
+	})
+	sums, err := w.walk(context.Background())
+	require.NoError(t, err)
+	n := 0
+	for _, d := range sums {
+		n += d.VMs
+	}
+	require.Equal(t, 60, n)
+	require.Less(t, requests, 26, "no page is read twice")
+}
+
+func TestAHostLosesVMsOnlyWhenBothReadingsAgree(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	b.cloud.set(func() {
+		for i := range 5 { // hosts differ, so they are read by themselves
+			vm := b.randomVM(100 + i)
+			vm.State, vm.Owner, vm.Host = "running", ownerID(0), hostID(i)
+			b.cloud.vms[vm.UUID] = vm
+		}
+		b.cloud.cut = func(vm inventory.VM) bool { return vm.UUID[15]%3 == 0 }
+	})
+	require.NoError(t, w.Sweep(context.Background()))
+	require.NoError(t, w.drain(context.Background()))
+	require.GreaterOrEqual(t, b.places(), 65, "what the second reading lacks is not believed to be gone")
+	b.cloud.set(func() { b.cloud.cut = nil })
+	require.NoError(t, w.Sweep(context.Background()))
+	require.NoError(t, w.drain(context.Background()))
+	b.requireTrue()
+}
+
+func TestAHostThatLeavesIsForgottenAndOneWithVMsIsNot(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	b.cloud.set(func() {
+		delete(b.cloud.hosts, hostID(1))
+		b.cloud.hosts[hostID(5)] = inventory.Host{UUID: hostID(5)}
+	})
+	require.NoError(t, w.Sweep(ctx))
+	require.NoError(t, w.drain(ctx))
+	require.Contains(t, b.document(hostID(1)), `"wholeHost":true`, "its VMs are still there, so it is too")
+	require.Contains(t, b.document(hostID(5)), `"wholeHost":true`)
+	b.cloud.set(func() {
+		for id, vm := range b.cloud.vms {
+			if vm.Host == hostID(1) {
+				vm.Host = hostID(2)
+				b.cloud.vms[id] = vm
+			}
+		}
+	})
+	require.NoError(t, w.Sweep(ctx)) // the VMs move
+	require.NoError(t, w.Sweep(ctx)) // the host goes
+	require.NoError(t, w.drain(ctx))
+	require.Equal(t, "[]", b.document(hostID(1)))
+	b.requireTrue()
+}
+
+func TestWhatFollowsFromARecordIsReadFromIt(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	b.settle(w)
+	require.NoError(t, w.judgeAll(ctx, []instrumentation.ID{"i00001"}))
+	rec := b.get("i00001")
+	require.Equal(t, instrumentation.Enabled, rec.State)
+	require.False(t, rec.EnabledAt.IsZero())
+
+	b.update("i00001", func(r *instrumentation.Instrumentation) { r.PausedAt = w.Clock() })
+	b.settle(w)
+	require.Equal(t, instrumentation.Paused, b.get("i00001").State)
+	require.Equal(t, 5, b.places())
+
+	b.update("i00001", func(r *instrumentation.Instrumentation) { r.PausedAt = rec.PausedAt })
+	b.settle(w)
+	require.Equal(t, instrumentation.Enabled, b.get("i00001").State)
+
+	b.update("i00001", func(r *instrumentation.Instrumentation) { r.DeletedAt = w.Clock() })
+	b.settle(w)
+	require.Equal(t, instrumentation.Deleting, b.get("i00001").State)
+	require.NoError(t, w.finishDeletes(ctx))
+	require.Nil(t, b.get("i00001"), "no host has it any more")
+	require.Equal(t, 5, b.places())
+}
+
+func TestWhatExpiresIsDroppedAndRemovedAfterSevenDays(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	id := b.create(ownerID(0), instrumentation.Scope{All: true}, func(r *instrumentation.Instrumentation) { r.ExpiresAt = w.Clock().Add(3600e9) })
+	b.settle(w)
+	require.Equal(t, 125, b.places())
+	clock := w.Clock
+	w.Clock = func() time.Time { return clock().Add(3601e9) }
+	w.live.clock = w.Clock
+	require.NoError(t, w.expire(ctx))
+	require.NoError(t, w.drain(ctx))
+	require.Equal(t, 65, b.places())
+	require.Equal(t, instrumentation.Expired, b.get(id).State)
+	require.NoError(t, w.removeExpired(ctx))
+	require.NotNil(t, b.get(id))
+	w.Clock = func() time.Time { return clock().Add(kept + 3601e9) }
+	require.NoError(t, w.removeExpired(ctx))
+	require.Nil(t, b.get(id))
+}
+
+func TestStoppingTracingStopsWhatTracesAndNothingThatIsCreatedLater(t *testing.T) {
+	tracing := func(r *instrumentation.Instrumentation) { r.Tracing = true }
+	setUp := func(t *testing.T) (*bench, *Worker, instrumentation.ID) {
+		b, w := standing(t, newFakeStore())
+		id := b.create(uuid.Nil, instrumentation.Scope{EveryHost: true}, tracing)
+		b.settle(w)
+		require.Equal(t, 70, b.places())
+		return b, w, id
+	}
+	t.Run("everywhere", func(t *testing.T) {
+		b, w, id := setUp(t)
+		stop := stopPayload{At: w.Clock(), Reason: "too hot"}
+		later := b.create(uuid.Nil, instrumentation.Scope{Hosts: []uuid.UUID{hostID(0)}}, tracing)
+		for range 2 { // running it twice changes nothing
+			require.NoError(t, w.stopTracing(context.Background(), stop))
+			b.settle(w)
+			require.Equal(t, 66, b.places())
+			require.Equal(t, instrumentation.Paused, b.get(id).State)
+			require.Equal(t, 2, b.get(id).Revision)
+			require.Contains(t, b.document(hostID(0)), string(later))
+		}
+	})
+	t.Run("on some hosts", func(t *testing.T) {
+		b, w, id := setUp(t)
+		stop := stopPayload{At: w.Clock(), Reason: "too hot", Hosts: []uuid.UUID{hostID(2), hostID(1)}}
+		for range 2 {
+			require.NoError(t, w.stopTracing(context.Background(), stop))
+			b.settle(w)
+			require.Equal(t, 68, b.places())
+			require.NotContains(t, b.document(hostID(1)), string(id))
+			require.Contains(t, b.document(hostID(3)), string(id))
+			require.Equal(t, 2, b.get(id).Revision)
+		}
+		b.requireTrue()
+	})
+}
+
+func TestPreviewIsWhatACreateComesTo(t *testing.T) {
+	for seed := range uint64(30) {
+		b := newBench(t, seed, newFakeStore())
+		w := b.worker(0)
+		require.NoError(t, w.Sweep(context.Background()))
+		owner, scope := b.anyOwner(), b.randomScope()
+		p, err := w.Preview(context.Background(), owner, scope, "cpu.usage")
+		require.NoError(t, err)
+		id := b.create(owner, scope)
+		b.settle(w)
+		b.requireTrue()
+		want := len(p.VMs)
+		if !scope.Zones(owner) {
+			want = len(p.Hosts)
+		}
+		require.Equal(t, want, b.places(), "scope %+v", scope)
+		hosts, err := b.store.PlacedHosts(context.Background(), id)
+		require.NoError(t, err)
+		require.Len(t, p.Hosts, len(hosts))
+		if want > 0 {
+			require.Len(t, p.Problems, 1, "no agent has reported yet")
+			require.Equal(t, want, p.Problems[0].Sources)
+		}
+		b.cloud.set(func() { b.cloud.fault = func() error { return inventory.ErrUnavailable } })
+		_, err = w.Preview(context.Background(), owner, scope, "")
+		require.ErrorIs(t, err, instrumentation.ErrNotReady)
+	}
+}
