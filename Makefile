@@ -17,7 +17,7 @@ build:
 	$(GO) build -o bin/iapi ./cmd/iapi
 
 test: check build
-	tests/run.sh $(GO) test -race -timeout $(TIMEOUT) ./...
+	GO=$(GO) TIMEOUT=$(TIMEOUT) tests/run.sh
 
 check:
 	tests/check.sh

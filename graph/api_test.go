@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/validator/rules"
 
 	"iapi/assignment"
 	"iapi/graph"
@@ -465,7 +466,7 @@ func TestDocumentsOfAgentsAreValid(t *testing.T) {
 	for name, document := range map[string]string{
 		"assignments": agentdoc.Assignments, "report": agentdoc.Report, "definition": agentdoc.Definition, "join": agentdoc.ExchangeJoinToken,
 	} {
-		_, errs := gqlparser.LoadQuery(schema, document)
+		_, errs := gqlparser.LoadQueryWithRules(schema, document, rules.NewDefaultRules())
 		require.Empty(t, errs, name)
 	}
 	for name, def := range schema.Types {

@@ -31,7 +31,7 @@ func parseCursor(kind byte, text string) (string, error) {
 		return "", badRequest("this is no cursor of ours: %.20q…", text)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) < 3 || raw[0] != cursorVersion || raw[1] != kind {
+	if err != nil || len(raw) < 3 || raw[0] != cursorVersion || raw[1] != kind || cursor(kind, string(raw[2:])) != text {
 		return "", badRequest("this is no cursor of this list: %q", text)
 	}
 	return string(raw[2:]), nil

@@ -14,6 +14,7 @@ func FuzzCursor(f *testing.F) {
 	f.Add(cursor(byVM, "00000000-0000-4000-8000-000000000b0b"))
 	f.Add("")
 	f.Add("MWk=")
+	f.Add("MWlh\r")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, kind := range []byte{byInstrumentation, byVM, byHost, byEntry} {
 			key, err := parseCursor(kind, text)
@@ -31,6 +32,7 @@ func FuzzGlobalID(f *testing.F) {
 	f.Add(model.GlobalID(model.MetricPrefix, []byte("disk.physio_ops")))
 	f.Add(model.GlobalID(model.HostPrefix, make([]byte, 16)))
 	f.Add("v-AA")
+	f.Add("m-\r")
 	f.Fuzz(func(t *testing.T, text string) {
 		prefix, key, err := model.ParseGlobalID(text)
 		if err != nil {

@@ -128,6 +128,8 @@ func (s *Server) params(w http.ResponseWriter, r *http.Request) (*graphql.RawPar
 		(options["charset"] != "" && !strings.EqualFold(options["charset"], "utf-8")) {
 		return nil, http.StatusUnsupportedMediaType, &refusal{code: codeBadRequest, message: "Send " + mediaJSON + " in UTF-8."}
 	}
+	// A body that trickles in must not hold the connection; the server lifts the deadline before the next request.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.Limits.Timeout)) // not every writer can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.Limits.BodyBytes)))
 	if err != nil {
 		var large *http.MaxBytesError

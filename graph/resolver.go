@@ -2,6 +2,8 @@
 // calls the rules or the feed, and answers. It decides nothing itself.
 package graph
 
+//go:generate go run github.com/99designs/gqlgen generate
+
 import (
 	"context"
 	"time"

@@ -520,6 +520,32 @@ func TestShutdownTellsEachPeerWhenToComeBack(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 }
 
+func TestAgentsAreSentAwayWhenTheFeedEnds(t *testing.T) {
+	a := newAPI(t)
+	host := uuid.New()
+	a.serve(host, nil)
+	p := a.ready(t, a.agent(host))
+	p.subscribe("a", agentdoc.Assignments, known(host, uuid.New(), nil))
+	p.hear()
+	a.hub.Close()
+	code, reason := p.closes()
+	require.Equal(t, agentdoc.CloseRestarting, code)
+	require.Contains(t, reason, agentdoc.RetryPrefix)
+}
+
+func TestABodyThatTricklesInIsGivenUp(t *testing.T) {
+	a := newAPI(t, func(o *graph.Options) { o.Limits.Timeout = 200 * time.Millisecond })
+	conn, err := net.Dial("tcp", a.http.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	raw, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(raw), "400 Bad Request")
+}
+
 func TestFragmentsAndPipelinedFrames(t *testing.T) {
 	a := newAPI(t)
 	conn := a.raw(t, "alice")

@@ -12,7 +12,7 @@ import (
 // reliably: the owner, VMs and hosts by uuid, and only active VMs. Nothing else of a scope is ever pushed down; who
 // reads the answer evaluates the scope on it.
 type Query struct {
-	None  bool        // no VM need be asked for: the places are whole hosts, or there are none
+	None  bool        // no VM need be asked for: the places are whole hosts (Hosts bounds them), or there are none
 	Owner uuid.UUID   // Nil: any
 	VMs   []uuid.UUID // nil: any; sorted
 	Hosts []uuid.UUID // nil: any; sorted
@@ -20,11 +20,11 @@ type Query struct {
 
 // Needs returns the narrowest Query that leaves out no VM of the scope.
 func Needs(s instrumentation.Scope, owner uuid.UUID) Query {
-	if !s.Zones(owner) {
-		return Query{None: true}
-	}
 	e := compile(s, owner)
 	vms, hosts := e.only(isVM), e.only(isHost)
+	if !s.Zones(owner) {
+		return Query{None: true, Hosts: hosts.ids}
+	}
 	if vms.none() || hosts.none() {
 		return Query{None: true}
 	}

@@ -98,7 +98,8 @@ func TestNeedsPushesDownOwnerVMsAndHostsOnly(t *testing.T) {
 	require.Equal(t, Query{}, Needs(or(tag, vms), uuid.Nil))
 	require.Equal(t, Query{}, Needs(instrumentation.Scope{Not: &vms}, uuid.Nil))
 	require.Equal(t, Query{None: true}, Needs(and(vms, instrumentation.Scope{VMs: []uuid.UUID{numbered(3, 9)}}), uuid.Nil))
-	require.Equal(t, Query{None: true}, Needs(hosts, uuid.Nil), "whole hosts need no VMs")
+	require.Equal(t, Query{None: true, Hosts: []uuid.UUID{h}}, Needs(hosts, uuid.Nil), "whole hosts need no VMs")
+	require.Equal(t, Query{None: true}, Needs(instrumentation.Scope{EveryHost: true}, uuid.Nil))
 }
 
 func TestExplainAgreesWithTheMatcherAndNamesACause(t *testing.T) {

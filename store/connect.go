@@ -17,13 +17,19 @@ import (
 )
 
 // connect makes the client that a URL describes. Nothing is sent yet.
-func connect(o Options) (redis.UniversalClient, error) {
+//
+// There are two: one that everybody shares, and one for those who wait for entries of streams. The latter does not repeat
+// what failed, so that its readers learn of each broken connection, behind which the server may have lost entries; and
+// those that wait take no connection from the others.
+func connect(o Options) (shared, readers redis.UniversalClient, err error) {
 	u, err := parseURL(o.URL)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tune(u, o)
-	return redis.NewUniversalClient(u), nil
+	shared = redis.NewUniversalClient(u)
+	u.MaxRetries = -1
+	return shared, redis.NewUniversalClient(u), nil
 }
 
 // tune sets what all connections have in common. Every command has a deadline: its context's, or else the one of the read.
@@ -38,7 +44,7 @@ func tune(u *redis.UniversalOptions, o Options) {
 	u.ContextTimeoutEnabled = true
 	u.PoolSize = o.Pool
 	if o.Pool <= 0 {
-		u.PoolSize = max(20, 10*runtime.GOMAXPROCS(0)) // readers of streams hold some for good
+		u.PoolSize = max(20, 10*runtime.GOMAXPROCS(0))
 	}
 	u.DisableIdentity = true
 	u.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}

@@ -14,7 +14,7 @@ import (
 
 var (
 	dirtyScript   = load("mark", "dirty")
-	peekScript    = load("mark", "peek")
+	lapseScript   = load("mark", "lapse")
 	claimScript   = load("mark", "claim")
 	unclaimScript = load("mark", "unclaim")
 )
@@ -114,36 +114,42 @@ func (s *Store) claim(ctx context.Context, kind, worker string, n int, lease tim
 	return nil, nil
 }
 
-// first returns the n members that come first in the queues of all shards together.
+// first returns the n members that come first in the queues of all shards together, after lapsed claims went back.
 func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, error) {
-	type member struct {
-		id    uuid.UUID
-		score float64
-	}
-	var calls []*call
-	for sh := range shard(shards) {
-		calls = append(calls, &call{script: peekScript, key: sh.prefix(), args: []any{kind, n}})
-	}
-	if err := s.doAll(ctx, calls); err != nil {
-		return nil, err
-	}
-	var all []member
-	for _, c := range calls {
-		reply := texts(c.reply)
-		for i := 0; i+1 < len(reply); i += 2 {
-			id, err := uuid.Parse(reply[i])
-			if err != nil {
-				return nil, fmt.Errorf("read the queue: %w", err)
+	for {
+		var now *redis.TimeCmd
+		queues, leases := make([]*redis.ZSliceCmd, shards), make([]*redis.ZSliceCmd, shards)
+		err := s.pipelined(ctx, "read the queue", func(p redis.Pipeliner) {
+			now = p.Time(ctx)
+			for sh := range shard(shards) {
+				queues[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"dirty"), 0, int64(n-1))
+				leases[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"leased"), 0, 0)
 			}
-			all = append(all, member{id, parseScore(reply[i+1])})
+		})
+		if err != nil {
+			return nil, err
 		}
+		var lapsed []*call
+		var all []redis.Z
+		for sh := range shard(shards) {
+			all = append(all, queues[sh].Val()...)
+			if l := leases[sh].Val(); len(l) > 0 && int64(l[0].Score) <= now.Val().UnixMilli() {
+				lapsed = append(lapsed, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
+			}
+		}
+		if len(lapsed) > 0 {
+			if err := s.doAll(ctx, lapsed); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		slices.SortFunc(all, func(a, b redis.Z) int { return cmp.Compare(a.Score, b.Score) })
+		ids := make([]string, min(n, len(all)))
+		for i := range ids {
+			ids[i], _ = all[i].Member.(string)
+		}
+		return parseIDs(ids)
 	}
-	slices.SortFunc(all, func(a, b member) int { return cmp.Compare(a.score, b.score) })
-	var ids []uuid.UUID
-	for _, m := range all[:min(n, len(all))] {
-		ids = append(ids, m.id)
-	}
-	return ids, nil
 }
 
 // ClaimHosts claims up to n dirty hosts for as long as the lease: urgent ones first, then those that have waited longest.

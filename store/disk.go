@@ -284,8 +284,11 @@ func (d *disk) use(next *journal) error {
 	if err := syncDir(d.dir); err != nil {
 		return err
 	}
-	if old != nil {
-		return old.close()
+	if old == nil {
+		return nil
+	}
+	if err := old.close(); err != nil {
+		d.log.Warn("the journal that was replaced could not be closed", "error", err) // all of it was synced or refused
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -467,11 +466,6 @@ func (s *Store) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
 	}
 	v, err := decodeVM(vm.String(), entry)
 	return &v, err
-}
-
-func parseScore(t string) float64 {
-	f, _ := strconv.ParseFloat(t, 64)
-	return f
 }
 
 // parsePlaces reads what a host's document places, from the hashes on and add.

@@ -134,7 +134,7 @@ func (s *Store) followSome(ctx context.Context, keys []string, fn func(entries [
 		for _, n := range known {
 			streams = append(streams, itoa(n)+"-0")
 		}
-		reply, err := s.client.XRead(ctx, &redis.XReadArgs{Streams: streams, Count: 1000, Block: blockFor}).Result()
+		reply, err := s.readers.XRead(ctx, &redis.XReadArgs{Streams: streams, Count: 1000, Block: blockFor}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			s.unreadable(ctx, err)
 			known = nil
@@ -295,7 +295,7 @@ func (s *Store) watchSomeWakes(keys []string) {
 			s.waker.wake() // for what came before
 		}
 		streams := append(append(make([]string, 0, 2*len(keys)), keys...), ids...)
-		reply, err := s.client.XRead(s.ctx, &redis.XReadArgs{Streams: streams, Count: 100, Block: blockFor}).Result()
+		reply, err := s.readers.XRead(s.ctx, &redis.XReadArgs{Streams: streams, Count: 100, Block: blockFor}).Result()
 		if errors.Is(err, redis.Nil) {
 			continue
 		}

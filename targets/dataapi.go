@@ -183,18 +183,13 @@ func (d *dataHTTP) send(ctx context.Context, key string, items []item) (result, 
 	req.Header = d.header.Clone()
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	req.Header.Set("Idempotency-Key", key)
-	if err := post(d.opts, req); err != nil {
+	if _, err := roundTrip(d.opts, req); err != nil {
 		return result{}, err
 	}
 	return result{done: len(items)}, nil
 }
 
-// post does a request and reads the answer, of which only the first part may be of interest.
-func post(o Options, req *http.Request) error {
-	_, err := roundTrip(o, req)
-	return err
-}
-
+// roundTrip does a request and reads the answer, of which only the first part may be of interest.
 func roundTrip(o Options, req *http.Request) ([]byte, error) {
 	resp, err := o.HTTPClient.Do(req)
 	if err != nil {

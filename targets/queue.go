@@ -194,7 +194,7 @@ func (q *Queue) failed(err error) {
 	if f.kind == misconfigured {
 		wait = misconfigWait
 	}
-	q.notBefore = now.Add(wait)
+	q.notBefore = now.Add(max(wait, f.after))
 	text := q.secrets.scrub(f.text)
 
 	q.mu.Lock()

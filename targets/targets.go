@@ -99,21 +99,24 @@ type Stats struct {
 
 // The reasons why points are dropped.
 const (
-	ReasonFull     = "full"    // the ring or the spool was full
-	ReasonOld      = "too old" // longer in the spool than SpoolAge, or too late for statsd
-	ReasonRefused  = "refused" // the target would not take the point
-	ReasonInvalid  = "invalid" // has no rendering: not a number, a tenant's point without a zone, or too long
-	ReasonClosed   = "closed"  // left when the queue was closed, and no spool
-	ReasonDamaged  = "damaged" // the spool could not be read back
-	maxSendTime    = 10 * time.Second
-	misconfigWait  = 5 * time.Minute
+	ReasonFull    = "full"    // the ring or the spool was full
+	ReasonOld     = "too old" // longer in the spool than SpoolAge, or too late for statsd
+	ReasonRefused = "refused" // the target would not take the point
+	ReasonInvalid = "invalid" // has no rendering: not a number, a tenant's point without a zone, or too long
+	ReasonClosed  = "closed"  // left when the queue was closed, and no spool
+	ReasonDamaged = "damaged" // the spool could not be read back
+)
+
+const (
+	maxSendTime    = 10 * time.Second // for one attempt
+	firstBackoff   = time.Second
+	maxBackoff     = time.Minute
 	maxRetryAfter  = 10 * time.Minute
-	maxBatchBytes  = 512 << 10
+	misconfigWait  = 5 * time.Minute // after an answer that somebody has to do something about
+	refusalsInARow = 16              // before refusals are slowed down like failures
+	maxBatchBytes  = 512 << 10       // estimated
 	statsdLate     = 10 * time.Second
 	fsyncEvery     = time.Second
-	maxBackoff     = 60 * time.Second
-	firstBackoff   = time.Second
-	refusalsInARow = 16 // before refusals are slowed down like failures
 )
 
 // Open starts the queue to a target. It does not wait for the target; the error is about a target that can never work,

@@ -3,15 +3,21 @@
 # left out: a test whose part is missing fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+GO=${GO:-go}
+TIMEOUT=${TIMEOUT:-15m}
 
 missing=()
 command -v redis-server >/dev/null || missing+=("redis-server: the tests on a real Redis")
-command -v docker >/dev/null && docker info >/dev/null 2>&1 || missing+=("a Docker engine: the tests in containers")
+docker info >/dev/null 2>&1 || missing+=("a Docker engine: the tests with containers")
 command -v npm >/dev/null || missing+=("npm: the GraphQL-over-HTTP audit and the graphql-ws client")
+command -v bpftrace >/dev/null || missing+=("bpftrace: the tests of tracing")
 [ "$(id -u)" = 0 ] || missing+=("root: the tests that make cgroups")
 
-"$@"
-status=$?
+# What runs whole processes comes last and one package at a time, so that they do not starve each other.
+status=0
+$GO test -race -timeout "$TIMEOUT" $($GO list ./... | grep -v '^iapi/tests/') || status=1
+$GO test -race -timeout "$TIMEOUT" -p 1 ./tests/... || status=1
+
 if [ ${#missing[@]} -gt 0 ]; then
   echo
   echo "Not on this machine, so left out:"

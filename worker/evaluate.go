@@ -88,6 +88,9 @@ func (w *Worker) survey(ctx context.Context, rec *instrumentation.Instrumentatio
 	if q.None && rec.Scope.Zones(rec.Owner) {
 		return nil, nil
 	}
+	if q.None && q.Hosts != nil {
+		return q.Hosts, nil
+	}
 	if q.None || q.Owner == uuid.Nil && q.VMs == nil && q.Hosts == nil {
 		return w.Store.HostIDs(ctx)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 )
 
 // metrics are what a worker tells about its work.
@@ -53,10 +55,10 @@ func newMetrics() *metrics {
 	}
 }
 
-func (m *metrics) register(r prometheus.Registerer, s Store) error {
+func (m *metrics) register(r prometheus.Registerer, s Store, client redis.UniversalClient) error {
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.batches, m.errors, m.lookups, m.reconciled, m.overBudget,
-		m.sweepSeconds, m.sweepVMs, m.sweepDiffering, m.sweepSucceeded, m.guarded, backlogCollector{s},
+		m.sweepSeconds, m.sweepVMs, m.sweepDiffering, m.sweepSucceeded, m.guarded, backlogCollector{s, asynq.NewInspectorFromRedisClient(client)},
 	} {
 		if err := r.Register(c); err != nil {
 			return err
@@ -66,16 +68,35 @@ func (m *metrics) register(r prometheus.Registerer, s Store) error {
 }
 
 // backlogCollector reads what waits when it is asked for. Where the store cannot be read it gives nothing.
-type backlogCollector struct{ store Store }
+type backlogCollector struct {
+	store     Store
+	inspector *asynq.Inspector
+}
 
 var (
 	dirtyDesc  = prometheus.NewDesc("iapi_backlog", "What waits to be done, by kind.", []string{"kind"}, nil)
 	oldestDesc = prometheus.NewDesc("iapi_backlog_oldest_seconds", "How long the oldest has waited, by kind.", []string{"kind"}, nil)
+	queueDesc  = prometheus.NewDesc("iapi_queue_tasks", "Tasks by queue and state.", []string{"queue", "state"}, nil)
 )
 
-func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) { ch <- dirtyDesc; ch <- oldestDesc }
+func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- dirtyDesc
+	ch <- oldestDesc
+	ch <- queueDesc
+}
 
 func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, queue := range []string{queueUrgent, queueTasks, queueSweep} {
+		info, err := c.inspector.GetQueueInfo(queue)
+		if err != nil {
+			continue // nothing was ever put into it
+		}
+		for state, n := range map[string]int{
+			"pending": info.Pending, "active": info.Active, "scheduled": info.Scheduled, "retry": info.Retry, "archived": info.Archived,
+		} {
+			ch <- prometheus.MustNewConstMetric(queueDesc, prometheus.GaugeValue, float64(n), queue, state)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	b, err := c.store.Backlog(ctx)

@@ -59,59 +59,59 @@ type stopPayload struct {
 
 // Evaluate implements instrumentation.Queue. Calls for the same revision that wait together become one.
 func (q *Queue) Evaluate(ctx context.Context, id instrumentation.ID, revision int) error {
-	return q.enqueue(ctx, taskEvaluate, evaluatePayload{id, revision},
-		asynq.Queue(queueTasks), asynq.TaskID(string(id)+":"+strconv.Itoa(revision)), asynq.MaxRetry(20), asynq.Timeout(evaluateTimeout))
+	return q.once(ctx, taskEvaluate, evaluatePayload{id, revision}, queueTasks, string(id)+":"+strconv.Itoa(revision),
+		asynq.MaxRetry(20), asynq.Timeout(evaluateTimeout))
 }
 
 // NotifyVM implements instrumentation.Queue.
 func (q *Queue) NotifyVM(ctx context.Context, vm uuid.UUID) error { return q.marker.MarkVMs(ctx, vm) }
 
-// Sweep implements instrumentation.Queue. A sweep that is asked for while one waits or runs is that one.
+// Sweep implements instrumentation.Queue. Sweeps that wait together become one.
 func (q *Queue) Sweep(ctx context.Context) error {
-	return q.enqueue(ctx, taskSweep, struct{}{}, asynq.Queue(queueSweep), asynq.TaskID("sweep"), asynq.MaxRetry(3), asynq.Timeout(sweepTimeout))
+	return q.once(ctx, taskSweep, struct{}{}, queueSweep, "sweep", asynq.MaxRetry(3), asynq.Timeout(sweepTimeout))
 }
 
 // StopTracing implements instrumentation.Queue.
 func (q *Queue) StopTracing(ctx context.Context, hosts []uuid.UUID, reason string) error {
-	return q.enqueue(ctx, taskStop, stopPayload{time.Now().UTC(), hosts, reason}, asynq.Queue(queueUrgent), asynq.MaxRetry(100), asynq.Timeout(evaluateTimeout))
+	body, err := json.Marshal(stopPayload{time.Now().UTC(), hosts, reason})
+	if err != nil {
+		return fmt.Errorf("encode the task %s: %w", taskStop, err)
+	}
+	_, err = q.client.EnqueueContext(ctx, asynq.NewTask(taskStop, body), asynq.Queue(queueUrgent), asynq.MaxRetry(100), asynq.Timeout(evaluateTimeout))
+	return wrap("enqueue "+taskStop, err)
 }
 
-// enqueue adds a task. One with the same id that waits or runs does its work; one that has failed for good makes room.
-func (q *Queue) enqueue(ctx context.Context, kind string, payload any, opts ...asynq.Option) error {
+// once adds a task unless one with the id waits already. Beside one that runs, which may have looked at the world before
+// this was asked, another waits. One that has failed for good makes room.
+func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id string, opts ...asynq.Option) error {
 	body, err := json.Marshal(payload)
 	if err != nil {
 		return fmt.Errorf("encode the task %s: %w", kind, err)
 	}
-	task := asynq.NewTask(kind, body, opts...)
-	_, err = q.client.EnqueueContext(ctx, task)
-	if !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return wrap("enqueue "+kind, err)
-	}
-	var queue, id string
-	for _, o := range opts {
-		switch v, _ := o.Value().(string); o.Type() {
-		case asynq.QueueOpt:
-			queue = v
-		case asynq.TaskIDOpt:
-			id = v
+	for _, id := range []string{id} {
+		for range 2 {
+			_, err := q.client.EnqueueContext(ctx, asynq.NewTask(kind, body), append(opts, asynq.Queue(queue), asynq.TaskID(id))...)
+			if !errors.Is(err, asynq.ErrTaskIDConflict) {
+				return wrap("enqueue "+kind, err)
+			}
+			info, err := q.inspector.GetTaskInfo(queue, id)
+			switch {
+			case errors.Is(err, asynq.ErrTaskNotFound):
+				continue
+			case err != nil:
+				return fmt.Errorf("look at the task %s: %w", kind, err)
+			case info.State == asynq.TaskStateArchived:
+				if err := q.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
+					return fmt.Errorf("make room for the task %s: %w", kind, err)
+				}
+				continue
+			case info.State != asynq.TaskStateActive:
+				return nil
+			}
+			break
 		}
 	}
-	info, err := q.inspector.GetTaskInfo(queue, id)
-	switch {
-	case errors.Is(err, asynq.ErrTaskNotFound):
-	case err != nil:
-		return fmt.Errorf("look at the task %s: %w", kind, err)
-	case info.State != asynq.TaskStateArchived:
-		return nil
-	default:
-		if err := q.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-			return fmt.Errorf("make room for the task %s: %w", kind, err)
-		}
-	}
-	if _, err = q.client.EnqueueContext(ctx, task); errors.Is(err, asynq.ErrTaskIDConflict) {
-		return nil // somebody else was faster
-	}
-	return wrap("enqueue "+kind, err)
+	return nil
 }
 
 func wrap(doing string, err error) error {

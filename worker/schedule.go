@@ -33,7 +33,7 @@ func (w *Worker) scheduleLoop(ctx context.Context) {
 // VMAPI's changefeed. It stops before the lease can have lapsed; that two do it for a moment would harm nothing.
 func (w *Worker) hold(ctx context.Context) {
 	w.log.InfoContext(ctx, "this process holds the schedule", "worker", w.name)
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	held, stop := context.WithCancel(ctx)
 	g.Go(func() error {
 		defer stop()
@@ -67,11 +67,9 @@ func (w *Worker) hold(ctx context.Context) {
 		})
 	}
 	_ = g.Wait() // none of them returns an error
-	if ctx.Err() != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		w.failed(ctx, "give the schedule's lease back", w.Store.ReleaseLease(ctx, scheduleLease, w.name))
-	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	w.failed(ctx, "give the schedule's lease back", w.Store.ReleaseLease(ctx, scheduleLease, w.name))
 }
 
 // feedHandler turns what the changefeed says into hints. A message is never taken for the truth: messages come in any

@@ -23,7 +23,7 @@ const (
 	sweepTimeout    = 2 * time.Hour
 )
 
-func (w *Worker) newServer() *asynq.Server {
+func (w *Worker) newServer(ctx context.Context) *asynq.Server {
 	return asynq.NewServerFromRedisClient(w.Redis, asynq.Config{
 		Concurrency:              w.Concurrency + 1, // one for a sweep
 		Queues:                   map[string]int{queueUrgent: 100, queueTasks: 10, queueSweep: 1},
@@ -46,6 +46,7 @@ func (w *Worker) newServer() *asynq.Server {
 		Logger:          asynqLog{w.log},
 		LogLevel:        asynq.WarnLevel,
 		ShutdownTimeout: 5 * time.Second,
+		BaseContext:     func() context.Context { return ctx },
 	})
 }
 

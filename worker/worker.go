@@ -88,7 +88,7 @@ func New(o Options) (*Worker, error) {
 		live: &live{store: o.Store, clock: o.Clock}, metrics: newMetrics(), log: o.Logger,
 	}
 	if o.Registerer != nil {
-		if err := w.metrics.register(o.Registerer, o.Store); err != nil {
+		if err := w.metrics.register(o.Registerer, o.Store, o.Redis); err != nil {
 			return nil, fmt.Errorf("make a worker: %w", err)
 		}
 	}
@@ -104,7 +104,7 @@ func orDefault[T int | float64 | time.Duration](v *T, def T) {
 // Run works until ctx ends, and returns when everything that it started has ended. Claims that it holds then lapse by
 // themselves. The error is nil unless the tasks' server could not be started.
 func (w *Worker) Run(ctx context.Context) error {
-	server := w.newServer()
+	server := w.newServer(ctx)
 	if err := server.Start(w.handler()); err != nil {
 		return fmt.Errorf("start the tasks' server: %w", err)
 	}

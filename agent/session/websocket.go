@@ -58,6 +58,7 @@ func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
 	}
 	wg.Go(func() { s.keepAlive(ctx, l) })
 	defer s.setLink(nil)
+	open := false
 	for {
 		f, err := l.read(ctx, s.opts.Silence)
 		if err != nil {
@@ -72,8 +73,12 @@ func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
 			if err := s.event(f, receive); err != nil {
 				return err
 			}
-			s.setLink(l) // from now on the API knows the session, and reports may go this way
-			s.begin()
+			if !open { // from now on the API knows the session, and reports may go this way
+				open = true
+				s.setLink(l)
+				s.begin()
+				s.log.Info("connected to the API", "server", s.base())
+			}
 		case f.ID != "":
 			l.answer(f)
 		}

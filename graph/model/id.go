@@ -36,8 +36,8 @@ func ParseGlobalID(s string) (prefix string, key []byte, err error) {
 		return prefix, []byte(s), nil
 	case MetricPrefix, VMPrefix, HostPrefix:
 		key, err = base64.RawURLEncoding.Strict().DecodeString(s[2:])
-		if err != nil || (prefix != MetricPrefix && len(key) != 16) {
-			return "", nil, ErrBadID
+		if err != nil || (prefix != MetricPrefix && len(key) != 16) || GlobalID(prefix, key) != s {
+			return "", nil, ErrBadID // the decoder passes over line breaks
 		}
 		return prefix, key, nil
 	}

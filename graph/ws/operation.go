@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -241,11 +242,11 @@ func (c *conn) event(op *operation) ([]byte, *[]byte) {
 		return nil, nil
 	}
 	op.end()
-	last := completeFrame(op.id)
-	if !errors.Is(err, delivery.ErrClosed) {
-		last = c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(op.ctx, err)})
+	if errors.Is(err, delivery.ErrClosed) { // the process is about to stop
+		c.close(agentdoc.CloseRestarting, agentdoc.RetryPrefix+(rand.N(c.server.opts.RestartWindow)+time.Millisecond).Round(time.Millisecond).String())
+		return nil, nil
 	}
-	c.enqueue(outgoing{frame: last})
+	c.enqueue(outgoing{frame: c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(op.ctx, err)})})
 	c.mu.Lock()
 	c.again = true
 	c.mu.Unlock()

@@ -35,41 +35,41 @@ end
 -- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
 local earlier = not current and ARGV[6] == epoch and agen < gen
 
-local was, is = redis.call('HGETALL', st), {}
-local old = {}
-for i = 1, #was, 2 do old[was[i]] = was[i + 1] end
+local function all(key)
+  local flat, out = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
+  return out
+end
+local old, places, new = all(st), all(on), all(add)
+local is, flat = {}, {}
 for i = 11, #ARGV, 6 do
   local id, rev, status = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('HEXISTS', on, 'm' .. id) == 1 then
+  if places['m' .. id] then
     local since = string.format('%.0f', now)
     if old[id] then
       local from, word = string.match(old[id], '^(%d+)|%d+|([%u_]+)|')
       if word == status then since = from end
     end
     is[id] = since .. '|' .. rev .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4] .. ARGV[i + 5]
+    flat[#flat + 1] = id
+    flat[#flat + 1] = is[id]
   end
 end
 redis.call('DEL', st)
-for id, s in pairs(is) do redis.call('HSET', st, id, s) end
+for from = 1, #flat, 1000 do redis.call('HSET', st, unpack(flat, from, math.min(from + 999, #flat))) end
 
-local places = redis.call('HGETALL', on)
-local field = {}
-for i = 1, #places, 2 do field[places[i]] = places[i + 1] end
-for name, place in pairs(field) do
+for name, place in pairs(places) do
   if string.sub(name, 1, 1) == 'm' then
     local id = string.sub(name, 2)
     local rev, cepoch, cgen, expected = string.match(place, '^(-?%d+)|(%x+)|(%d+)|(%d+)$')
-    local added = ''
-    if not current then
-      added = redis.call('HGET', add, id) or ''
-      -- Epochs before ours are behind every document of this one.
-      if added ~= '' and earlier and (cepoch < epoch or agen >= tonumber(cgen)) then
-        redis.call('HDEL', add, id)
-        added = ''
-      end
+    local added = new[id] or ''
+    -- Epochs before ours are behind every document of this one.
+    if added ~= '' and earlier and (cepoch < epoch or agen >= tonumber(cgen)) then
+      redis.call('HDEL', add, id)
+      added = ''
     end
     expected = tonumber(expected)
-    count(id, pack(expected, counts(tonumber(rev), expected, field['v' .. id] or '', added, is[id])))
+    count(id, pack(expected, counts(tonumber(rev), expected, places['v' .. id] or '', added, is[id])))
   end
 end
 return {1, 0, judge}

@@ -34,23 +34,26 @@ if #groups[1] > 1 then
   end
 end
 
-local found, looked = {}, math.min(#ids, budget)
-for n = 1, looked do
-  local id, all = ids[n], true
-  for g = 2, #groups do
-    local any = false
-    for _, key in ipairs(groups[g]) do
-      if redis.call('ZSCORE', key, id) then
-        any = true
-        break
-      end
-    end
-    if not any then
-      all = false
-      break
-    end
+-- Those of a list that are in one index of the group, in their order.
+local function within(group, list)
+  if #list == 0 then return list end
+  local has, kept = {}, {}
+  for _, key in ipairs(group) do
+    local scores = redis.call('ZMSCORE', key, unpack(list))
+    for n = 1, #list do has[n] = has[n] or scores[n] end
   end
-  if all then
+  for n = 1, #list do
+    if has[n] then kept[#kept + 1] = list[n] end
+  end
+  return kept
+end
+
+local found, looked = {}, math.min(#ids, budget)
+for from = 1, looked, 250 do
+  local part = {}
+  for n = from, math.min(from + 249, looked) do part[#part + 1] = ids[n] end
+  for g = 2, #groups do part = within(groups[g], part) end
+  for _, id in ipairs(part) do
     found[#found + 1] = id
     if #found == most then return {id, found} end
   end

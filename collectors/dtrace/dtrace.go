@@ -1,0 +1,337 @@
+// Package dtrace measures by tracing: with bpftrace on Linux, with DTrace on illumos. Package program compiles what is
+// asked into a tracer's program, package output reads what that prints; this package runs the programs and watches over
+// them.
+//
+// What is measured comes first. A program ends by itself when its time is over, dies with this process, and is stopped,
+// and its definition quarantined, when it costs more than its budget. Equal wishes of one owner share a program. The zones
+// that a program is kept to are in a map of its own, which is kept up to date while it runs. A program that has died is not
+// started again: its probes tell why.
+package dtrace
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"iapi/catalog"
+	"iapi/collectors/collect"
+	"iapi/collectors/dtrace/program"
+	"iapi/measure"
+)
+
+// Options says where an Engine runs. The zero Options, with Zones, are right for a real machine.
+type Options struct {
+	Zones    collect.Zones // nil: this host has no zones
+	Hostname string        // the value of the builtin field hostname; default the kernel's
+	Dir      string        // keeps the quarantine; default: it is forgotten when the Engine is closed
+
+	MaxPrograms int           // tracing programs at a time; default 8
+	Window      time.Duration // over which the cost of a program is measured; default 15 s
+	Quarantine  time.Duration // for which a definition that went over its budget is refused; default 24 h
+
+	StartTimeout time.Duration // from the start of a tracer to its first event; default 20 s
+	StopTimeout  time.Duration // before a tracer that does not end is killed; default 2 s
+
+	Bpftrace string // the tracers; default those of the system. On illumos it is DTrace, elsewhere bpftrace
+	DTrace   string
+	Proc     string // default /proc
+	Sys      string // default /sys
+
+	Logger *slog.Logger
+}
+
+// Engine implements collect.Engine for the variants that trace. It is safe for concurrent use.
+type Engine struct {
+	opts       Options
+	log        *slog.Logger
+	devices    program.Devices
+	quarantine *quarantine
+	stats      func() // ends what New began
+
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu       sync.Mutex
+	closed   bool
+	programs map[string]*running // by what they are for; those that have died are not here
+	alive    int                 // tracers that run or start
+}
+
+var _ collect.Engine = (*Engine)(nil)
+
+// New makes an Engine, which must be closed.
+func New(o Options) (*Engine, error) {
+	o.MaxPrograms = cmp.Or(o.MaxPrograms, 8)
+	o.Window = cmp.Or(o.Window, 15*time.Second)
+	o.Quarantine = cmp.Or(o.Quarantine, 24*time.Hour)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 20*time.Second)
+	o.StopTimeout = cmp.Or(o.StopTimeout, 2*time.Second)
+	o.Proc, o.Sys = cmp.Or(o.Proc, "/proc"), cmp.Or(o.Sys, "/sys")
+	if o.Hostname == "" {
+		o.Hostname, _ = os.Hostname() // without a name the field is empty, which is the truth
+	}
+	if runtime.GOOS == "illumos" {
+		o.DTrace = cmp.Or(o.DTrace, collect.Command("dtrace"))
+	} else {
+		o.Bpftrace = cmp.Or(o.Bpftrace, collect.Command("bpftrace"))
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	q, err := openQuarantine(o.Dir, o.Quarantine)
+	if err != nil {
+		return nil, fmt.Errorf("open the tracing engine: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Engine{
+		opts: o, log: o.Logger, devices: devices{o.Sys}, quarantine: q, stop: cancel, done: make(chan struct{}),
+		programs: map[string]*running{}, stats: meterPrograms(o.Logger),
+	}
+	go e.supervise(ctx)
+	return e, nil
+}
+
+// Close ends all programs and waits until they are gone. Probes that are still open then fail.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		<-e.done
+		return nil
+	}
+	e.closed = true
+	all := e.list()
+	e.mu.Unlock()
+	e.stop()
+	<-e.done
+	var errs []error
+	for _, r := range all {
+		<-r.ready
+		errs = append(errs, e.end(r, collect.Errorf(collect.Failed, "the agent has ended tracing")))
+	}
+	e.stats()
+	return errors.Join(errs...)
+}
+
+// Release takes a definition out of quarantine.
+func (e *Engine) Release(digest string) error { return e.quarantine.release(digest) }
+
+var versionPattern = regexp.MustCompile(`v?([0-9]+\.[0-9]+(\.[0-9]+)?)`)
+
+// BpftraceVersion is the version of the bpftrace that the Engine runs, "" if there is none.
+func (e *Engine) BpftraceVersion(ctx context.Context) (string, error) {
+	if e.opts.Bpftrace == "" {
+		return "", nil
+	}
+	text, err := collect.Output(ctx, 10*time.Second, 4<<10, e.opts.Bpftrace, "--version")
+	if err != nil {
+		return "", fmt.Errorf("ask bpftrace for its version: %w", err)
+	}
+	match := versionPattern.FindSubmatch(text)
+	if match == nil {
+		return "", fmt.Errorf("ask bpftrace for its version: %q has none", strings.TrimSpace(string(text)))
+	}
+	return string(match[1]), nil
+}
+
+// Open implements collect.Engine. It returns when the program measures.
+func (e *Engine) Open(ctx context.Context, r collect.Request, v *catalog.Variant) (collect.Probe, error) {
+	name := r.Definition.Metric.Name
+	switch {
+	case v.Scope == catalog.ScopeNone && (!r.WholeHost || r.Owner != uuid.Nil):
+		return nil, collect.Errorf(collect.Denied, "%s is traced in whatever runs at the moment: only operators may, on whole hosts", name)
+	case r.WholeHost && r.Owner != uuid.Nil:
+		return nil, collect.Errorf(collect.Denied, "only operators trace a whole host")
+	case v.Source.Bpftrace != nil && e.opts.Bpftrace == "":
+		return nil, collect.Errorf(collect.Unsupported, "bpftrace is not installed")
+	case v.Source.DTrace != nil && e.opts.DTrace == "":
+		return nil, collect.Errorf(collect.Unsupported, "dtrace is not available")
+	}
+	if until, reason, held := e.quarantine.held(r.Definition.Digest); held {
+		return nil, collect.Errorf(collect.OverBudget, "the definition of %s is in quarantine until %s: %s", name, until.UTC().Format(time.RFC3339), reason)
+	}
+	p := &probe{engine: e, request: r, variant: v}
+	p.setZones(r.Zones)
+	run, err := e.acquire(ctx, p)
+	if err != nil {
+		return nil, collect.Refusal(err)
+	}
+	p.run = run
+	return p, nil
+}
+
+// keyOf names what a program is for: wishes with equal keys share one. Zones are part of it only where the program's text
+// has them.
+func keyOf(p *probe, compiled *program.Program) (string, error) {
+	r := p.request
+	wish := struct {
+		Definition, Variant string
+		Predicate           measure.Predicate
+		Decompositions      []string
+		Owner               uuid.UUID
+		Whole               bool
+		Zones               []uuid.UUID
+	}{r.Definition.Digest, p.variant.ID, r.Predicate.Canonical(), r.Decompositions, r.Owner, r.WholeHost, nil}
+	if compiled.InText() {
+		wish.Zones = p.allowed()
+	}
+	text, err := json.Marshal(wish)
+	if err != nil {
+		return "", fmt.Errorf("name the program: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// acquire gives the probe a program that measures, its own or one that is there already.
+func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
+	compiled, err := program.Compile(program.Wish{
+		Definition: p.request.Definition, Variant: p.variant, Predicate: p.request.Predicate,
+		Decompositions: p.request.Decompositions, Whole: p.request.WholeHost, Zones: p.allowed(),
+		Hostname: e.opts.Hostname, Devices: e.devices,
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := keyOf(p, compiled)
+	if err != nil {
+		return nil, err
+	}
+	r, start, err := e.join(key, p, compiled)
+	if err != nil {
+		return nil, err
+	}
+	if start {
+		go e.start(r)
+	}
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		go func() { // nobody waits for it any more; what it may have started is given back
+			<-r.ready
+			if err := e.release(r, p); err != nil {
+				e.log.Warn("a tracing program did not end cleanly", "error", err)
+			}
+		}()
+		return nil, collect.Errorf(collect.Failed, "start the tracer: %w", ctx.Err())
+	}
+	if err := r.failure(); err != nil {
+		_ = e.release(r, p) // it has not started
+		return nil, err
+	}
+	if !start {
+		if err := r.extend(); err != nil {
+			e.log.Warn("a shared tracing program could not be given more time", "metric", r.metric(), "error", err)
+		}
+	}
+	if err := r.pushScope(); err != nil {
+		_ = e.release(r, p)
+		return nil, collect.Errorf(collect.Failed, "keep the tracer to its zones: %w", err)
+	}
+	return r, nil
+}
+
+// join adds the probe to the program of its key; start tells that it is to be started.
+func (e *Engine) join(key string, p *probe, compiled *program.Program) (r *running, start bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, false, collect.Errorf(collect.Failed, "the agent has ended tracing")
+	}
+	if r = e.programs[key]; r != nil && r.joinable() {
+		r.add(p)
+		return r, false, nil
+	}
+	if e.alive >= e.opts.MaxPrograms {
+		return nil, false, collect.Errorf(collect.OverBudget, "%d tracing programs run on this host, which is the most", e.alive)
+	}
+	same := 0
+	for _, other := range e.programs {
+		if other.digest() == p.request.Definition.Digest {
+			same++
+		}
+	}
+	if limit := p.request.Definition.Limits.MaxConcurrent; limit > 0 && same >= limit {
+		return nil, false, collect.Errorf(collect.OverBudget, "%d programs trace %s on this host, which is the most", same, p.request.Definition.Metric.Name)
+	}
+	r = newRunning(e, key, p.request.Definition, compiled)
+	r.add(p)
+	e.programs[key] = r
+	e.alive++
+	return r, true, nil
+}
+
+// release takes a probe from its program, and ends a program that has none left.
+func (e *Engine) release(r *running, p *probe) error {
+	e.mu.Lock()
+	last := r.remove(p)
+	if last {
+		e.forget(r)
+	}
+	e.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return e.end(r, collect.Errorf(collect.Failed, "the probe is closed"))
+}
+
+// forget makes room in the table; the caller holds the lock.
+func (e *Engine) forget(r *running) {
+	if e.programs[r.key] == r {
+		delete(e.programs, r.key)
+	}
+}
+
+// end stops a program and waits until it is gone. why is what its probes tell from then on.
+func (e *Engine) end(r *running, why *collect.Error) error {
+	e.mu.Lock()
+	e.forget(r)
+	e.mu.Unlock()
+	r.fail(why)
+	return r.stop(e.opts.StopTimeout)
+}
+
+// gone is called once for each tracer that has ended, or never began.
+func (e *Engine) gone(r *running) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forget(r)
+	e.alive--
+}
+
+// list gives the programs; the caller holds the lock.
+func (e *Engine) list() []*running {
+	all := make([]*running, 0, len(e.programs))
+	for _, r := range e.programs {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b *running) int { return strings.Compare(a.key, b.key) })
+	return all
+}
+
+// start runs the tracer of a new program and tells by its ready when it measures, or has failed.
+func (e *Engine) start(r *running) {
+	defer close(r.ready)
+	if err := r.launch(); err != nil {
+		r.fail(collect.Refusal(err))
+		var notRun *exec.Error
+		e.log.Warn("a tracing program did not start", "metric", r.metric(), "missing", errors.As(err, &notRun), "error", err)
+		return
+	}
+	e.log.Info("a tracing program runs", "metric", r.metric(), "pid", r.proc.pid)
+}

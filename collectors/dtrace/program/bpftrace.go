@@ -1,0 +1,194 @@
+package program
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"iapi/catalog"
+)
+
+// The maps of a bpftrace program that its runner changes while it runs.
+const (
+	ScopeMap  = "scope"  // cgroup id → number of the zone, which is never 0
+	OffsetMap = "offset" // key 0: what is added to nsecs to give ns since 1970
+	EndMap    = "end"    // key 0: the nsecs at which the program ends itself
+)
+
+// Clock is what a program must know of the time when it starts.
+type Clock struct {
+	Offset time.Duration // the wall clock's time since 1970, less the time since boot
+	End    time.Duration // since boot, when the program ends itself at the latest
+}
+
+// Text writes the program.
+func (p *Program) Text(c Clock) string {
+	w := new(writer)
+	if p.Language == D {
+		p.writeD(w)
+	} else {
+		p.writeBpftrace(w, c)
+	}
+	return w.String()
+}
+
+// Environment is what a bpftrace needs to run the program.
+func (p *Program) Environment() []string {
+	return []string{
+		"BPFTRACE_MAP_KEYS_MAX=" + strconv.Itoa(p.MapKeys),
+		"BPFTRACE_STRLEN=64",
+		"BPFTRACE_MAX_TYPE_RES_ITERATIONS=10", // to walk from a socket to its cgroup
+		"BPFTRACE_NO_USER_SYMBOLS=1",
+	}
+}
+
+// writeBpftrace writes a program that counts into one of two sets of maps. At each whole second it turns to the other set
+// and gives out the one that rests: clearing a map that is written to loses and repeats counts.
+func (p *Program) writeBpftrace(w *writer, c Clock) {
+	w.line("BEGIN {")
+	w.line("  @generation = (uint64)0; @second = (uint64)0;")
+	w.line("  @offset = (uint64)", number(max(0, int64(c.Offset))), "; @end = (uint64)", number(max(0, int64(c.End))), ";")
+	maps := []string{"generation", "second", "offset", "end"}
+	if !p.wish.Whole {
+		w.line("  @scope[(uint64)0] = (uint64)0;")
+		maps = append(maps, "scope")
+	}
+	w.line(`  printf("S\n");`)
+	w.line("}")
+	saved := map[string]bool{}
+	for _, clause := range p.clauses {
+		if clause.role == catalog.Entry {
+			p.bpftraceEntry(w, clause)
+		} else {
+			p.bpftraceCount(w, clause)
+		}
+		for _, s := range clause.saves {
+			saved["s_"+s.name] = true
+		}
+		if s, is := p.savedZone(clause); is {
+			saved["z_"+s.name] = true
+		}
+	}
+	for _, clean := range p.cleans {
+		w.line(clean.probe, " {")
+		s := clean.save
+		s.keys = clean.keys
+		w.line("  delete(", s.text(Bpftrace), ");")
+		if saved["z_"+s.name] {
+			w.line("  delete(", s.zone(Bpftrace), ");")
+		}
+		w.line("}")
+	}
+	maps = append(maps, sortedKeys(saved)...)
+	for _, half := range []string{"a", "b"} {
+		maps = append(maps, half+"n")
+		if p.Keyed() {
+			maps = append(maps, half)
+		}
+	}
+	w.line("interval:ms:10 {")
+	w.line("  if (nsecs > @end) { exit(); }")
+	w.line("  $s = (uint64)((nsecs + @offset) / 1000000000);")
+	w.line("  if ($s != @second) {")
+	w.line("    if (@second != 0) {")
+	w.line("      if (@generation == 0) { @generation = (uint64)1; ", p.giveOut("a"), " }")
+	w.line("      else { @generation = (uint64)0; ", p.giveOut("b"), " }")
+	w.line("    }")
+	w.line("    @second = $s;")
+	w.line("  }")
+	w.line("}")
+	w.line("END {")
+	for _, name := range maps {
+		w.line("  clear(@", name, ");")
+	}
+	w.line("}")
+}
+
+// giveOut prints the totals first, so that they are known even where there are too many rows.
+func (p *Program) giveOut(half string) string {
+	text := `printf("B %llu\n", $s); print(@` + half + `n);`
+	if p.Keyed() {
+		text += " print(@" + half + ", " + strconv.Itoa(p.MaxRows) + "); clear(@" + half + ");"
+	}
+	return text + " clear(@" + half + `n); printf("E\n");`
+}
+
+// scopeOf is the first condition of a clause that no saved value vouches for.
+func (p *Program) scopeOf() string {
+	if p.wish.Whole {
+		return ""
+	}
+	return "(" + scopeText(p.wish.Variant.Scope) + ")"
+}
+
+func (p *Program) bpftraceEntry(w *writer, c clause) {
+	w.line(strings.Join(c.probes, ",\n"), filter(p.scopeOf(), paren(c.own), texts(c.early, Bpftrace)), " {")
+	for _, s := range c.saves {
+		w.line("  ", s.text(Bpftrace), " = ", s.expr, ";")
+		if !p.wish.Whole && !s.thread && p.wish.Variant.Scope == catalog.ScopeCgroup {
+			w.line("  ", s.zone(Bpftrace), " = ", scopeText(p.wish.Variant.Scope), ";")
+		}
+	}
+	w.line("}")
+}
+
+func (p *Program) bpftraceCount(w *writer, c clause) {
+	var required []string
+	for _, s := range c.require {
+		required = append(required, "("+s.text(Bpftrace)+")")
+	}
+	fromSave, isSaved := p.savedZone(c)
+	inside := c.late
+	if len(c.require) == 0 {
+		w.line(strings.Join(c.probes, ",\n"), filter(p.scopeOf(), paren(c.own), texts(c.early, Bpftrace)), " {")
+	} else { // what was saved is forgotten whether it counts or not
+		w.line(strings.Join(c.probes, ",\n"), filter(strings.Join(required, " && "), paren(c.own)), " {")
+		inside = append(append([]cond(nil), c.early...), c.late...)
+	}
+	zone, conditions := "(uint64)0", []string{}
+	if !p.wish.Whole {
+		zone = "$z"
+		from := scopeText(p.wish.Variant.Scope)
+		if isSaved {
+			from = fromSave.zone(Bpftrace)
+		}
+		w.line("  $z = ", from, ";")
+		conditions = append(conditions, "($z != 0)")
+	}
+	for _, l := range c.locals {
+		w.line("  ", Bpftrace.local(l.name), " = ", Bpftrace.number(l.expr, l.signed), ";")
+	}
+	if len(inside) > 0 {
+		conditions = append(conditions, texts(inside, Bpftrace))
+	}
+	indent := "  "
+	if len(conditions) > 0 {
+		w.line("  if (", strings.Join(conditions, " && "), ") {")
+		indent = "    "
+	}
+	keys := []string{zone}
+	if b := c.bucket; b != nil {
+		v := Bpftrace.local(b.local)
+		w.line(indent, "$step = ", Bpftrace.number(b.step(v), b.signed), ";")
+		w.line(indent, "$low = ", Bpftrace.number(b.low(v, "$step"), b.signed), ";")
+		keys = append(keys, "$low")
+	}
+	keys = append(keys, c.keys...)
+	for _, half := range []struct{ head, name string }{{"if (@generation == 0) {", "a"}, {"else {", "b"}} {
+		text := indent + half.head
+		if p.Keyed() {
+			text += " @" + half.name + "[" + strings.Join(keys, ", ") + "] = " + c.amount(Bpftrace) + ";"
+		}
+		w.line(text, " @", half.name, "n[", zone, "] = ", c.amount(Bpftrace), "; }")
+	}
+	if len(conditions) > 0 {
+		w.line("  }")
+	}
+	for _, s := range c.require {
+		w.line("  delete(", s.text(Bpftrace), ");")
+		if isSaved && s.name == fromSave.name {
+			w.line("  delete(", s.zone(Bpftrace), ");")
+		}
+	}
+	w.line("}")
+}

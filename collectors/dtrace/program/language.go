@@ -1,0 +1,195 @@
+package program
+
+import (
+	"strconv"
+	"strings"
+
+	"iapi/catalog"
+	"iapi/measure"
+)
+
+// number casts an expression of the definition to a number of 64 bits.
+func (l Language) number(expr string, signed bool) string {
+	name := "uint64"
+	if signed {
+		name = "int64"
+	}
+	if l == D {
+		name += "_t"
+	}
+	return "(" + name + ")(" + expr + ")"
+}
+
+// local names the variable that holds a numeric field.
+func (l Language) local(field string) string {
+	if l == D {
+		return "this->f_" + field
+	}
+	return "$f_" + field
+}
+
+// maxText is the longest text that a program has, in bytes without the NUL.
+func (l Language) maxText() int {
+	if l == D {
+		return 127 // strsize
+	}
+	return 63 // BPFTRACE_STRLEN
+}
+
+// text is where the value is kept.
+func (s save) text(l Language) string {
+	switch {
+	case l == D && s.thread:
+		return "self->s_" + s.name
+	case l == D:
+		return "s_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
+	}
+	return "@s_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
+}
+
+// zone is where the zone is kept in which a value was saved. A thread is asked itself.
+func (s save) zone(l Language) string {
+	if l == D {
+		return "z_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
+	}
+	return "@z_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
+}
+
+// step gives the width of the bucket of a value as one expression: a balanced tree of comparisons, with 0 for what is in
+// no divided range. A bucket's lower bound is then the value divided by the width, times the width: widths divide the
+// powers that they start from.
+func (b bucketing) step(v string) string {
+	l, ok := b.by.(measure.LogLinear)
+	if !ok {
+		linear := b.by.(measure.Linear)
+		return "(" + outside(v, linear.Low, linear.High, b.signed) + " ? 0 : " + integer(linear.Step) + ")"
+	}
+	floor := int64(1)
+	for range l.Low {
+		floor *= l.Base
+	}
+	from, width := []int64{floor}, []int64{}
+	for range l.High - l.Low + 1 {
+		floor *= l.Base
+		width = append(width, max(1, floor/l.Steps))
+		from = append(from, floor)
+	}
+	var tree func(lo, hi int) string
+	tree = func(lo, hi int) string {
+		if lo == hi {
+			return integer(width[lo])
+		}
+		mid := (lo + hi + 1) / 2
+		return "((" + v + " < " + integer(from[mid]) + ") ? " + tree(lo, mid-1) + " : " + tree(mid, hi) + ")"
+	}
+	return "(" + outside(v, from[0], floor, b.signed) + " ? 0 : " + tree(0, len(width)-1) + ")"
+}
+
+// outside is true where no bucket is divided. A high of 0 means no end.
+func outside(v string, low, high int64, signed bool) string {
+	var parts []string
+	if low > 0 || signed {
+		parts = append(parts, "("+v+" < "+integer(low)+")")
+	}
+	if high > 0 {
+		parts = append(parts, "("+v+" >= "+integer(high)+")")
+	}
+	if len(parts) == 0 {
+		return "(0)"
+	}
+	return "(" + strings.Join(parts, " || ") + ")"
+}
+
+// low gives one value of the bucket that a value is in, by which the bucket is then known: its lower bound where it has
+// one. step is the variable with what step gave.
+func (b bucketing) low(v, step string) string {
+	var first, end, offset int64
+	below := "0"
+	switch by := b.by.(type) {
+	case measure.LogLinear:
+		if b.signed { // the negative values have a bucket of their own
+			below = "((" + v + " < 0) ? (-1) : 0)"
+		}
+		first, end = 1, 1
+		for range by.Low {
+			first *= by.Base
+		}
+		for range by.High + 1 {
+			end *= by.Base
+		}
+	case measure.Linear:
+		first, end, offset = by.Low, by.High, by.Low
+		below = integer(by.Low - 1) // where it is 0 and the value unsigned, nothing is below
+	}
+	inside := "((" + v + " / " + step + ") * " + step + ")"
+	if offset > 0 {
+		inside = "((((" + v + " - " + integer(offset) + ") / " + step + ") * " + step + ") + " + integer(offset) + ")"
+	}
+	if end > 0 {
+		return "((" + step + " > 0) ? " + inside + " : ((" + v + " < " + integer(first) + ") ? " + below + " : " + integer(end) + "))"
+	}
+	return "((" + step + " > 0) ? " + inside + " : " + below + ")"
+}
+
+// amount is the aggregating action of a clause.
+func (c clause) amount(l Language) string {
+	if c.value == "" {
+		return "count()"
+	}
+	return "sum(" + l.number(c.value, true) + ")"
+}
+
+// scopeText is what a bpftrace program looks up in its scope.
+func scopeText(rule catalog.ScopeRule) string {
+	if rule == catalog.ScopeSocketCgroup {
+		return "@scope[((struct sock *)args->skaddr)->sk_cgrp_data.cgroup->kn->id]"
+	}
+	return "@scope[cgroup]"
+}
+
+// savedZone is the save whose zone an exit counts for, where the exit may run in anybody's context; false if it can ask
+// for itself.
+func (p *Program) savedZone(c clause) (save, bool) {
+	if p.wish.Whole || p.wish.Variant.Scope == catalog.ScopeSocketCgroup {
+		return save{}, false
+	}
+	for _, s := range c.require {
+		if !s.thread {
+			return s, true
+		}
+	}
+	return save{}, false
+}
+
+// writer writes lines.
+type writer struct{ strings.Builder }
+
+func (w *writer) line(parts ...string) {
+	for _, part := range parts {
+		w.WriteString(part)
+	}
+	w.WriteByte('\n')
+}
+
+// filter joins conditions into a probe's predicate; what is empty is left out.
+func filter(parts ...string) string {
+	kept := parts[:0:0]
+	for _, part := range parts {
+		if part != "" {
+			kept = append(kept, part)
+		}
+	}
+	if len(kept) == 0 {
+		return ""
+	}
+	return " /" + strings.Join(kept, " && ") + "/"
+}
+
+func paren(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "(" + s + ")"
+}
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,0 +1,22 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/redis/go-redis/v9"
+
+	"iapi/instrumentation"
+)
+
+// WriteForBenchmark writes a record and its indexes as Commit does, without its script.
+func WriteForBenchmark(ctx context.Context, p redis.Pipeliner, r *instrumentation.Instrumentation) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	p.HSet(ctx, record+"rec", string(r.ID), b)
+	for _, name := range index(r) {
+		p.ZAdd(ctx, record+name, redis.Z{Member: string(r.ID)})
+	}
+}

@@ -1,0 +1,414 @@
+// Package cloud runs the service in parts as a site would, each a process of its own on the loopback interface: a store, an
+// inventory, workers and APIs. For tests under load and under faults.
+package cloud
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"iapi/assignment"
+	"iapi/identity"
+	"iapi/store"
+)
+
+// Options say what a cloud is made of. Binary, Dir and Hosts must be given.
+type Options struct {
+	Binary      string // see Build
+	Dir         string // for everything that the parts keep
+	StoreURL    string // "": a redis-server of its own
+	Hosts       int
+	VMs         int // on each host
+	Workers     int
+	WorkerFlags []string
+	APIFlags    []string
+	Progress    func(format string, args ...any) // nil: silent
+}
+
+// Cloud is a running service without agents. Its fields may be replaced by those who restart parts.
+type Cloud struct {
+	Redis   *Process // nil: the store was given
+	VMAPI   *Process
+	Workers []*Process
+	APIs    []*API
+	Store   *store.Store
+	Hosts   []uuid.UUID
+	Owner   uuid.UUID // of all VMs
+
+	opts      Options
+	url       string // of the store
+	inventory string
+	redisArgs []string
+	serial    int
+}
+
+// ErrNoRedis: there is no redis-server to start.
+var ErrNoRedis = errors.New("redis-server is not installed, and no store is given")
+
+// New starts a store, an inventory and workers, and waits until every host has an assignment. Close must be called, also
+// after an error.
+func New(ctx context.Context, o Options) (*Cloud, error) {
+	if o.Progress == nil {
+		o.Progress = func(string, ...any) {}
+	}
+	c := &Cloud{opts: o, url: o.StoreURL, Owner: name('o', 0)}
+	for n := range o.Hosts {
+		c.Hosts = append(c.Hosts, name('h', n))
+	}
+	if err := c.start(ctx); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+// name is a uuid of version 4 in form, spread over the store's shards.
+func name(kind byte, n int) (u uuid.UUID) {
+	u[0], u[6], u[8] = kind, 0x40, 0x80
+	binary.BigEndian.PutUint32(u[10:], uint32(n)*2654435761)
+	binary.BigEndian.PutUint16(u[14:], uint16(n))
+	return u
+}
+
+// VM is the uuid of a host's n-th VM.
+func (c *Cloud) VM(host, n int) uuid.UUID { return name('v', host*c.opts.VMs+n) }
+
+func (c *Cloud) start(ctx context.Context) error {
+	if c.url == "" {
+		if err := c.startRedis(ctx); err != nil {
+			return err
+		}
+	}
+	fleet, err := c.fleet()
+	if err != nil {
+		return err
+	}
+	c.opts.Progress("starting the inventory with %d hosts and %d VMs", len(c.Hosts), len(c.Hosts)*c.opts.VMs)
+	c.VMAPI, err = Start("vmapi", "", c.opts.Binary, "vmapi", "--listen", "127.0.0.1:0", "--fleet", fleet, "--log-level", "warn")
+	if err != nil {
+		return err
+	}
+	if c.inventory, err = c.VMAPI.Expect(ctx, `at (http://[0-9.:]+)`); err != nil {
+		return err
+	}
+	if c.Store, err = store.Open(ctx, store.Options{URL: c.url, Replicas: -1}); err != nil {
+		return err
+	}
+	for range max(c.opts.Workers, 1) {
+		w, err := c.StartWorker(ctx)
+		if err != nil {
+			return err
+		}
+		c.Workers = append(c.Workers, w)
+	}
+	c.opts.Progress("waiting for the first assignments")
+	return c.Placed(ctx, func(v assignment.Version) bool { return v != (assignment.Version{}) })
+}
+
+// startRedis starts a redis-server that keeps an append-only file, on a port that it keeps.
+func (c *Cloud) startRedis(ctx context.Context) error {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		return ErrNoRedis
+	}
+	dir := filepath.Join(c.opts.Dir, "redis")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("start redis: %w", err)
+	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	c.redisArgs = []string{program, "--port", port, "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec",
+		"--save", "", "--dir", dir}
+	c.url = "redis://127.0.0.1:" + port + "/0"
+	return c.StartRedis(ctx)
+}
+
+// StartRedis starts the store, or starts it again.
+func (c *Cloud) StartRedis(ctx context.Context) error {
+	p, err := Start("redis", "", c.redisArgs[0], c.redisArgs[1:]...)
+	if err != nil {
+		return err
+	}
+	c.Redis = p
+	_, err = p.Expect(ctx, "Ready to accept connections")
+	return err
+}
+
+// fleet writes the file that the inventory begins with: all VMs belong to Owner and have the tag load=off.
+func (c *Cloud) fleet() (file string, err error) {
+	hosts, vms := make([]any, len(c.Hosts)), []any{}
+	for i, h := range c.Hosts {
+		hosts[i] = map[string]any{"uuid": h, "hostname": fmt.Sprintf("cn%05d", i)}
+		for n := range c.opts.VMs {
+			vms = append(vms, map[string]any{
+				"uuid": c.VM(i, n), "owner_uuid": c.Owner, "alias": fmt.Sprintf("vm-%d-%d", i, n), "state": "running",
+				"server_uuid": h, "tags": map[string]any{"load": "off"},
+			})
+		}
+	}
+	text, err := json.Marshal(map[string]any{"hosts": hosts, "vms": vms})
+	if err != nil {
+		return "", fmt.Errorf("write the fleet: %w", err)
+	}
+	file = filepath.Join(c.opts.Dir, "fleet.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return "", fmt.Errorf("write the fleet: %w", err)
+	}
+	return file, nil
+}
+
+// debugFile is where the next process tells its debug port.
+func (c *Cloud) debugFile(name string) string {
+	c.serial++
+	return filepath.Join(c.opts.Dir, fmt.Sprintf("%s-%d.address", name, c.serial))
+}
+
+// StartWorker starts another worker.
+func (c *Cloud) StartWorker(ctx context.Context) (*Process, error) {
+	args := append([]string{"worker", "--redis", c.url, "--vmapi", c.inventory, "--log-level", "warn"}, c.opts.WorkerFlags...)
+	p, err := Start("worker", c.debugFile("worker"), c.opts.Binary, args...)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.Control(ctx); err != nil {
+		return p, err
+	}
+	return p, nil
+}
+
+// API is a running API.
+type API struct {
+	*Process
+	URL   string
+	token string
+}
+
+// StartAPI starts an API, at an address of its own or, for a restart, at the given one.
+func (c *Cloud) StartAPI(ctx context.Context, address string) (*API, error) {
+	if address == "" {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		address = "127.0.0.1:" + port
+	}
+	dir := filepath.Join(c.opts.Dir, "api")
+	args := append([]string{"api", "--listen", address, "--redis", c.url, "--vmapi", c.inventory, "--data-dir", dir, "--log-level", "warn",
+		"--max-instrumentations", "100000", "--allow-private-targets", "--default-target", "statsd://127.0.0.1:9"}, c.opts.APIFlags...)
+	p, err := Start("api", c.debugFile("api"), c.opts.Binary, args...)
+	if err != nil {
+		return nil, err
+	}
+	a := &API{Process: p}
+	if a.URL, err = p.Expect(ctx, `IAPI at (http://[0-9.:]+)`); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	token, err := os.ReadFile(filepath.Join(dir, identity.TokenName))
+	if err != nil {
+		p.Kill()
+		return nil, fmt.Errorf("read the operators' token: %w", err)
+	}
+	a.token = strings.TrimSpace(string(token))
+	return a, nil
+}
+
+// AddAPI starts another API.
+func (c *Cloud) AddAPI(ctx context.Context) (*API, error) {
+	a, err := c.StartAPI(ctx, "")
+	if err == nil {
+		c.APIs = append(c.APIs, a)
+	}
+	return a, err
+}
+
+// Restart starts the i-th API again where it was.
+func (c *Cloud) Restart(ctx context.Context, i int) error {
+	u, err := url.Parse(c.APIs[i].URL)
+	if err != nil {
+		return fmt.Errorf("restart an API: %w", err)
+	}
+	a, err := c.StartAPI(ctx, u.Host)
+	if err == nil {
+		c.APIs[i] = a
+	}
+	return err
+}
+
+// Servers are the URLs of the APIs.
+func (c *Cloud) Servers() []string {
+	out := make([]string, len(c.APIs))
+	for i, a := range c.APIs {
+		out[i] = a.URL
+	}
+	return out
+}
+
+// Credentials gives each host's agent a new token. They are in the order of Hosts.
+func (c *Cloud) Credentials(ctx context.Context) ([]string, error) {
+	tokens := make([]string, len(c.Hosts))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, h := range c.Hosts {
+		g.Go(func() error {
+			token, hash := identity.NewAgentToken()
+			tokens[i] = token
+			return c.Store.SetAgentToken(ctx, h, hash)
+		})
+	}
+	return tokens, g.Wait()
+}
+
+// Placed waits until ok holds for the version of every host's assignment.
+func (c *Cloud) Placed(ctx context.Context, ok func(assignment.Version) bool) error {
+	for {
+		left := 0
+		for chunk := range slices.Chunk(c.Hosts, 1000) {
+			versions, err := c.Store.Versions(ctx, chunk...)
+			if err != nil {
+				return err
+			}
+			for _, v := range versions {
+				if !ok(v) {
+					left++
+				}
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		for _, w := range c.Workers {
+			if w.Ended() {
+				return fmt.Errorf("%s has ended; it said:\n%s", w.Name, w.Output())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d hosts still wait for an assignment: %w", left, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Retag replaces a VM's tags in the inventory. Nobody is told.
+func (c *Cloud) Retag(ctx context.Context, vm uuid.UUID, tags map[string]string) error {
+	body, err := json.Marshal(tags)
+	if err != nil {
+		return fmt.Errorf("retag a VM: %w", err)
+	}
+	_, err = send(ctx, http.MethodPut, c.inventory+"/sim/vms/"+vm.String()+"/tags", "", body)
+	if err != nil {
+		return fmt.Errorf("retag a VM: %w", err)
+	}
+	return nil
+}
+
+// Do runs a GraphQL operation as an operator and decodes its data.
+func (a *API) Do(ctx context.Context, query string, variables map[string]any, data any) error {
+	request, err := json.Marshal(map[string]any{"query": query, "variables": variables})
+	if err != nil {
+		return fmt.Errorf("encode an operation: %w", err)
+	}
+	body, err := send(ctx, http.MethodPost, a.URL+"/graphql", a.token, request)
+	if err != nil {
+		return err
+	}
+	var response struct {
+		Data   json.RawMessage
+		Errors []struct{ Message string }
+	}
+	if err := json.Unmarshal(body, &response); err != nil {
+		return fmt.Errorf("decode an answer: %w", err)
+	}
+	if len(response.Errors) > 0 {
+		return errors.New(response.Errors[0].Message)
+	}
+	if data == nil {
+		return nil
+	}
+	if err := json.Unmarshal(response.Data, data); err != nil {
+		return fmt.Errorf("decode an answer: %w", err)
+	}
+	return nil
+}
+
+// client keeps more connections than one goroutine needs, for those who ask in parallel.
+var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second}}
+
+func send(ctx context.Context, method, url, token string, body []byte) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 && !json.Valid(answer) {
+		err = fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(answer)))
+	}
+	return answer, err
+}
+
+// Close stops everything.
+func (c *Cloud) Close() error {
+	var errs []error
+	if c.Store != nil {
+		errs = append(errs, c.Store.Close())
+	}
+	all := slices.Clone(c.Workers)
+	for _, a := range c.APIs {
+		all = append(all, a.Process)
+	}
+	errs = append(errs, stopAll(append(all, c.VMAPI)), stopAll([]*Process{c.Redis}))
+	return errors.Join(errs...)
+}
+
+func stopAll(processes []*Process) error {
+	errs := make([]error, len(processes))
+	var all sync.WaitGroup
+	for i, p := range processes {
+		if p != nil {
+			all.Go(func() { errs[i] = p.Stop(20 * time.Second) })
+		}
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// freePort finds a port that the system gives to nobody by itself, so that it is still free for a restart.
+func freePort() (string, error) {
+	for range 100 {
+		port := fmt.Sprint(10_000 + rand.IntN(20_000))
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return "", errors.New("find a free port: a hundred were taken")
+}
