@@ -88,7 +88,7 @@ func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id st
 	if err != nil {
 		return fmt.Errorf("encode the task %s: %w", kind, err)
 	}
-	for _, id := range []string{id} {
+	for _, id := range []string{id, id + ":again"} {
 		for range 2 {
 			_, err := q.client.EnqueueContext(ctx, asynq.NewTask(kind, body), append(opts, asynq.Queue(queue), asynq.TaskID(id))...)
 			if !errors.Is(err, asynq.ErrTaskIDConflict) {

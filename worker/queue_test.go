@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,11 +51,21 @@ func TestTasksThatWaitTogetherBecomeOneAndOneThatRunsIsFollowed(t *testing.T) {
 		return nil
 	})))
 	defer server.Shutdown()
+	end := sync.OnceFunc(func() { close(finish) })
+	defer end()
+	begins := func() {
+		t.Helper()
+		select {
+		case <-running:
+		case <-time.After(5 * time.Second):
+			require.Fail(t, "no sweep begins")
+		}
+	}
 	require.NoError(t, q.Sweep(ctx))
-	<-running
+	begins()
 	require.NoError(t, q.Sweep(ctx), "the one that runs began before this was asked")
-	<-running
-	close(finish)
+	begins()
+	end()
 	require.Eventually(t, func() bool {
 		info, err := q.inspector.GetQueueInfo(queueSweep)
 		return err == nil && info.Size == 0
