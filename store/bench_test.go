@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,11 +30,16 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
-// BenchmarkSearchFirst50 reads the first page of 100,000 records: of all, and of the one owner in 100 with a tag that a
-// tenth of them has.
+// BenchmarkSearchFirst50 reads the first page of 100,000 records: of all, of the one owner in 100 with a tag that a tenth of
+// them has, and by a text that two dozen names have. The embedded server sorts an index whenever it is read and is not made
+// for so many: it has 10,000.
 func BenchmarkSearchFirst50(b *testing.B) {
 	benchEach(b, func(b *testing.B, s *store.Store) {
-		seed(b, s, 100_000)
+		n := 100_000
+		if strings.HasPrefix(b.Name(), "BenchmarkSearchFirst50/embedded") {
+			n = 10_000
+		}
+		seed(b, s, n)
 		owner := uid(7)
 		for name, f := range map[string]instrumentation.Filter{
 			"all":   {},

@@ -29,6 +29,7 @@ func connect(o Options) (shared, readers redis.UniversalClient, err error) {
 	tune(u, o)
 	shared = redis.NewUniversalClient(u)
 	u.MaxRetries = -1
+	u.PoolSize = 4 * shards // on a Cluster each stream has a reader of its own
 	return shared, redis.NewUniversalClient(u), nil
 }
 

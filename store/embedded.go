@@ -18,6 +18,8 @@ import (
 const (
 	// tickEvery is how often keys of the embedded server age.
 	tickEvery = 250 * time.Millisecond
+	// patience is how long a command may take on the embedded server, unless its caller says less.
+	patience = 30 * time.Second
 	// maxBatch is how many mutations one sync of the journal covers at most.
 	maxBatch = 128
 )
@@ -75,6 +77,8 @@ func startEmbedded(ctx context.Context, o Options) (e *embedded, err error) {
 	tune(u, o)
 	simple := u.Simple()
 	simple.Addr = "embedded"
+	// Nothing gets lost here, and a snapshot of very much may hold the server for seconds.
+	simple.ReadTimeout, simple.WriteTimeout, simple.PoolTimeout = patience, patience, patience
 	first, err := e.server.Dial() // starts the server; its own pipes have no buffers, in which pipelines get stuck
 	if err != nil {
 		return e, fmt.Errorf("start the embedded server: %w", err)
@@ -312,9 +316,14 @@ func argText(a any) string {
 func (e *embedded) rotate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	began := time.Now()
 	p, err := takePicture(ctx, e.client.WithTimeout(time.Minute), e.clock())
 	if err != nil {
 		return err
+	}
+	if took := time.Since(began); took > time.Second {
+		e.log.Warn("a snapshot has held the embedded store for long: it has more than it is made for; use a Redis server",
+			"took", took.Round(time.Millisecond), "keys", len(p.Keys))
 	}
 	return e.disk.rotate(p)
 }

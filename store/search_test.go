@@ -27,7 +27,7 @@ type model struct {
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
 
 func (m *model) fill(r *instrumentation.Instrumentation) {
-	r.Name = strings.Repeat(pick(m.rng, "ab", "Abc", "b a", "ÄÖ", ""), m.rng.IntN(3)) + pick(m.rng, "x", "", "cab")
+	r.Name = strings.Repeat(pick(m.rng, "ab", "Abc", "b a", "ÄÖ", ""), m.rng.IntN(3)) + pick(m.rng, "x", "", "cab", "abc bcd")
 	r.Metric = pick(m.rng, "cpu.a", "cpu.b")
 	r.Tags = nil
 	for _, k := range []string{"k", "l"} {
@@ -53,7 +53,7 @@ func (m *model) filter() instrumentation.Filter {
 		f.Tags = append(f.Tags, instrumentation.Tag{Key: "k", Value: pick(m.rng, "1", "2")})
 	}
 	if m.rng.IntN(3) == 0 {
-		f.Text = pick(m.rng, "a", "AB", "abab", "äö", "bcab", "abx", "zzz", "b a")
+		f.Text = pick(m.rng, "a", "AB", "abab", "äö", "bcab", "abx", "zzz", "b a", "abcd")
 	}
 	return f
 }

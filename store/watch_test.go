@@ -37,7 +37,10 @@ func (w *watched) state() ([]store.DocChange, int) {
 }
 
 // watch runs WatchDocuments until the test ends, and returns when it has begun.
-func watch(t *testing.T, s *store.Store) *watched {
+func watch(t *testing.T, s *store.Store) *watched { return watchBy(t, s, 1) }
+
+// watchBy is watch where that many readers share the work.
+func watchBy(t *testing.T, s *store.Store, readers int) *watched {
 	t.Helper()
 	w := &watched{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -47,7 +50,7 @@ func watch(t *testing.T, s *store.Store) *watched {
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 	})
-	eventually(t, func() bool { _, gaps := w.state(); return gaps == 1 })
+	eventually(t, func() bool { _, gaps := w.state(); return gaps == readers })
 	return w
 }
 
@@ -169,6 +172,7 @@ func TestOurOwnOutageMakesNoAgentOffline(t *testing.T) {
 	storetest.Each(t, store.Options{OfflineAfter: patience}, func(t *testing.T, s *store.Store) {
 		ctx := t.Context()
 		v := assign(t, s, uid(1000), item("w", 1))
+		before := assign(t, s, uid(1001), item("before", 1))
 		serve := func() (stop func()) {
 			ctx, cancel := context.WithCancel(ctx)
 			begun, done := make(chan struct{}), make(chan struct{})
@@ -181,6 +185,9 @@ func TestOurOwnOutageMakesNoAgentOffline(t *testing.T) {
 			return func() { cancel(); <-done }
 		}
 		stop := serve()
+		report(t, s, uid(1001), 1, before, status("before", 1, running))
+		eventually(t, func() bool { return coverage(t, s, "before").Offline == 1 })
+		time.Sleep(patience / 3) // some beats, which is how exactly the beginning of an outage is known
 		report(t, s, uid(1000), 1, v, status("w", 1, running))
 		stop()
 		time.Sleep(patience + patience/2) // the outage itself
@@ -188,6 +195,7 @@ func TestOurOwnOutageMakesNoAgentOffline(t *testing.T) {
 		stop = serve()
 		defer stop()
 		require.Equal(t, 1, coverage(t, s, "w").Running, "the grace")
+		require.Equal(t, 1, coverage(t, s, "before").Offline, "it was offline before")
 		eventually(t, func() bool { return coverage(t, s, "w").Offline == 1 })
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/validator/rules"
 
 	"iapi/graph/agentdoc"
 )
@@ -32,13 +33,13 @@ func TestDocumentsAreValidAgainstTheSchema(t *testing.T) {
 	schema, err := gqlparser.LoadSchema(&ast.Source{Name: "schema.graphql", Input: string(text)})
 	require.NoError(t, err)
 	for name, document := range map[string]string{
-		"metrics": metricsDocument, "create": createDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
+		"metrics": metricsDocument, "publish": publishDocument, "retire": retireDocument, "create": createDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
 		"preview": previewDocument, "refresh": refreshDocument, "refreshAll": refreshAllDocument, "delete": deleteDocument,
 		"explain": explainDocument, "fleet": fleetDocument, "join": joinDocument,
 		"agent: assignments": agentdoc.Assignments, "agent: report": agentdoc.Report, "agent: definition": agentdoc.Definition,
 		"agent: join": agentdoc.ExchangeJoinToken,
 	} {
-		_, errs := gqlparser.LoadQuery(schema, document)
+		_, errs := gqlparser.LoadQueryWithRules(schema, document, rules.NewDefaultRules())
 		require.Empty(t, errs, name)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -102,7 +101,7 @@ func Start(t testing.TB, options ...string) *Server {
 func (s *Server) Run() {
 	s.t.Helper()
 	s.command = exec.Command(s.args[0], s.args[1:]...)
-	s.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.command.SysProcAttr = child()
 	require.NoError(s.t, s.command.Start())
 	require.Eventually(s.t, func() bool {
 		c, err := net.DialTimeout("tcp", s.Addr, time.Second)

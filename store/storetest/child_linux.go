@@ -1,0 +1,6 @@
+package storetest
+
+import "syscall"
+
+// child makes a child process end with the test's.
+func child() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
