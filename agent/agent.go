@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"iapi/agent/session"
+	"iapi/catalog"
 	"iapi/collectors/collect"
 	"iapi/measure"
 	"iapi/targets"
@@ -36,10 +37,10 @@ type Session interface {
 	// Know tells what the agent runs already, before Run.
 	Know(v session.Version)
 	Report(ctx context.Context, r session.Report) (session.ReportResult, error)
-	Definition(ctx context.Context, digest string) ([]byte, error)
+	Definition(ctx context.Context, digest string) (catalog.Publication, error)
 }
 
-// Options say what an agent is made of. All but Dir, Logger and Owner are required.
+// Options say what an agent is made of. All but Dir, Logger, Owner and TrustedKeys are required.
 type Options struct {
 	Host       uuid.UUID
 	Version    string
@@ -51,8 +52,11 @@ type Options struct {
 	// instrumentation's is refused.
 	Owner        func(vm uuid.UUID) uuid.UUID
 	Capabilities []string
-	Dir          string // for the last good assignment and fetched definitions; "": nothing is kept
-	Logger       *slog.Logger
+	// TrustedKeys are those that definitions must be signed with; those that come with the agent need no signature. Nil:
+	// whatever the API serves is trusted.
+	TrustedKeys catalog.Keys
+	Dir         string // for the last good assignment and fetched definitions; "": nothing is kept
+	Logger      *slog.Logger
 }
 
 // Agent is one host's agent.
@@ -76,9 +80,13 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	t, err := newTrust(o.TrustedKeys, d, o.Logger)
+	if err != nil {
+		return nil, err
+	}
 	a := &Agent{opts: o, log: o.Logger, disk: d}
 	a.reporter = newReporter(o)
-	a.sup = newSupervisor(o, d, a.reporter)
+	a.sup = newSupervisor(o, d, t, a.reporter)
 	return a, nil
 }
 

@@ -36,6 +36,8 @@ type fakeSession struct {
 	reportErr error
 	documents map[string][]byte
 	ready     chan struct{}
+
+	signatures map[string]catalog.Publication // by digest, without the documents
 }
 
 func (f *fakeSession) Run(ctx context.Context, receive func(session.Assignment)) error {
@@ -59,11 +61,15 @@ func (f *fakeSession) Report(_ context.Context, r session.Report) (session.Repor
 	return session.ReportResult{Accepted: true, NextReportSeconds: 60}, nil
 }
 
-func (f *fakeSession) Definition(_ context.Context, digest string) ([]byte, error) {
+func (f *fakeSession) Definition(_ context.Context, digest string) (catalog.Publication, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if d, ok := f.documents[digest]; ok {
-		return d, nil
+		p := f.signatures[digest]
+		p.Document = d
+		return p, nil
 	}
-	return nil, errors.New("no such definition")
+	return catalog.Publication{}, errors.New("no such definition")
 }
 
 func (f *fakeSession) last() session.Report {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"iapi/assignment"
+	"iapi/catalog"
 )
 
 // disk is what an agent keeps between its lives: the last good assignment with what is left to live of each
@@ -69,22 +70,28 @@ func (d disk) save(s saved) error {
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-func (d disk) definition(digest string) ([]byte, bool) {
+func (d disk) definition(digest string) (catalog.Publication, bool) {
+	var p catalog.Publication
 	if d.dir == "" || !digestForm.MatchString(digest) {
-		return nil, false
+		return p, false
 	}
 	raw, err := os.ReadFile(d.definitionPath(digest))
 	if err != nil || verify(raw, digest) != nil {
-		return nil, false // a missing or damaged one is fetched again
+		return p, false // a missing or damaged one is fetched again
 	}
-	return raw, true
+	p.Document = raw
+	d.loadSignature(digest, &p)
+	return p, true
 }
 
-func (d disk) saveDefinition(digest string, document []byte) error {
+func (d disk) saveDefinition(digest string, p catalog.Publication) error {
 	if d.dir == "" {
 		return nil
 	}
-	return writeFile(d.definitionPath(digest), document)
+	if err := d.saveSignature(digest, p); err != nil {
+		return err
+	}
+	return writeFile(d.definitionPath(digest), p.Document)
 }
 
 func (d disk) definitionPath(digest string) string {

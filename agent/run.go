@@ -237,10 +237,12 @@ func (r *run) refused(ctx context.Context, err error) {
 	}
 }
 
-// definition gets the metric's definition from disk or from the API, for as long as it takes.
+// definition gets the metric's definition from disk or from the API, for as long as it takes. One that this host does not
+// trust is refused.
 func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 	digest := r.item.DefinitionDigest
-	document, ok := r.sup.disk.definition(digest)
+	found, ok := r.sup.disk.definition(digest)
+	ok = ok && r.sup.trust.signed(found) == nil // it may have been signed since
 	for wait := time.Duration(0); !ok; wait = min(max(time.Second, wait*2), 30*time.Second) {
 		select {
 		case <-ctx.Done():
@@ -251,8 +253,8 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 			return nil, false
 		}
 		var err error
-		if document, err = r.sup.opts.Session.Definition(ctx, digest); err == nil {
-			err = verify(document, digest)
+		if found, err = r.sup.opts.Session.Definition(ctx, digest); err == nil {
+			err = verify(found.Document, digest)
 		}
 		if err != nil {
 			r.log.Debug("cannot get the metric's definition yet", "error", err)
@@ -260,13 +262,21 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 			continue
 		}
 		ok = true
-		if err := r.sup.disk.saveDefinition(digest, document); err != nil {
+		if err := r.sup.trust.signed(found); err != nil {
+			r.refused(ctx, err)
+			return nil, false
+		}
+		if err := r.sup.disk.saveDefinition(digest, found); err != nil {
 			r.log.Warn("the definition could not be kept on disk", "error", err)
 		}
 	}
-	def, err := catalog.Parse(document)
+	def, err := catalog.Parse(found.Document)
 	if err != nil {
 		r.refused(ctx, &collect.Error{Code: collect.Unsupported, Message: "this agent cannot read the metric's definition: " + err.Error()})
+		return nil, false
+	}
+	if err := r.sup.trust.take(def); err != nil {
+		r.refused(ctx, err)
 		return nil, false
 	}
 	return def, true

@@ -16,6 +16,7 @@ type supervisor struct {
 	opts     Options
 	log      *slog.Logger
 	disk     disk
+	trust    *trust
 	reporter *reporter
 
 	mu     sync.Mutex
@@ -35,9 +36,9 @@ type plan struct {
 	fresh     bool                     // received now rather than read from disk
 }
 
-func newSupervisor(o Options, d disk, r *reporter) *supervisor {
+func newSupervisor(o Options, d disk, t *trust, r *reporter) *supervisor {
 	return &supervisor{
-		opts: o, log: o.Logger, disk: d, reporter: r,
+		opts: o, log: o.Logger, disk: d, trust: t, reporter: r,
 		wake:    make(chan struct{}, 1),
 		running: make(map[string]*run), stopping: make(map[*run]struct{}),
 		ended: make(chan *run),

@@ -32,10 +32,10 @@ type ManifestEntry struct {
 	Digest  string `json:"digest"`
 }
 
-// Errors of VerifyBundle, for errors.Is.
+// Errors of VerifyBundle, and the first two of Keys.Verify, for errors.Is.
 var (
-	ErrUnknownKey   = errors.New("the bundle is signed with an unknown key")
-	ErrBadSignature = errors.New("the bundle's signature does not hold")
+	ErrUnknownKey   = errors.New("it is signed with an unknown key")
+	ErrBadSignature = errors.New("the signature does not hold")
 	ErrExpired      = errors.New("the bundle has expired")
 	ErrRollback     = errors.New("the bundle is older than the one before")
 	ErrMixed        = errors.New("the bundle's documents are not those of its manifest")

@@ -104,6 +104,9 @@ type Definition struct {
 	Version  int    // grows with each change; never goes back
 	Limits   Limits
 	Variants []Variant // in the document's order
+
+	Signature []byte // of Document, as it was published with; nil: it is not signed. Only Keys.Verify says whether it holds
+	KeyID     string // which key is said to have made it
 }
 
 // Limits bound what one instrumentation may cost on one host. Zero means the agent's own default.
@@ -152,6 +155,9 @@ type Variant struct {
 
 // Tracing reports whether the variant runs a tracing program.
 func (v *Variant) Tracing() bool { return v.Source.Bpftrace != nil || v.Source.DTrace != nil }
+
+// Collector names what collects it, as the schema's CollectorKind does: KSTAT, PROCFS, ZFS or DTRACE.
+func (v *Variant) Collector() string { return v.Source.collector() }
 
 // When says where a variant works. Every member that is given must hold; of a list of os, arch or cgroup one suffices,
 // of files, tracepoints and usdt all are needed.

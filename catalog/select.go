@@ -53,6 +53,12 @@ func (d *Definition) Select(p Platform, place Place, fields []string) (*Variant,
 	return best, nil
 }
 
+// reasonOf is the part of an error of Select that says why.
+func reasonOf(err error) string {
+	_, reason, _ := strings.Cut(err.Error(), ErrUnsupported.Error()+": ")
+	return reason
+}
+
 // missing says what the platform lacks, "" for nothing.
 func (w When) missing(p Platform) string {
 	has := func(test func(string) bool, name string) bool { return test != nil && test(name) }

@@ -58,6 +58,9 @@ type Options struct {
 	HostID   uuid.UUID
 	Hostname string // the value of the builtin field hostname; default the kernel's
 
+	// Allowed are the collectors that this host's policy allows, as Collectors names them. Nil: all.
+	Allowed []string
+
 	// Tracer opens the variants that trace. Nil: they are unsupported on this host.
 	Tracer Engine
 	// Bpftrace is the version of the bpftrace that Tracer runs, for variants that ask for one.
@@ -160,6 +163,7 @@ func (r *Registry) choose(d *catalog.Definition, place catalog.Place, fields []s
 	}
 	slices.SortStableFunc(byCost, func(a, b int) int { return cmp.Compare(d.Variants[a].Cost, d.Variants[b].Cost) })
 	var reasons []string
+	forbidden := false // there is a way, and only the host's policy is against it
 	for _, i := range byCost {
 		v := &d.Variants[i]
 		only := *d
@@ -173,6 +177,9 @@ func (r *Registry) choose(d *catalog.Definition, place catalog.Place, fields []s
 			reasons = append(reasons, v.ID+": tracing is not available on this host")
 		case place == catalog.Zone && v.Scope == catalog.ScopeNone:
 			reasons = append(reasons, v.ID+": it cannot be kept to zones")
+		case !r.allows(v):
+			forbidden = true
+			reasons = append(reasons, v.ID+": the policy of this host does not allow "+strings.ToLower(v.Collector()))
 		default:
 			return v, nil
 		}
@@ -180,7 +187,11 @@ func (r *Registry) choose(d *catalog.Definition, place catalog.Place, fields []s
 	if len(reasons) == 0 {
 		reasons = append(reasons, "the definition has no variant")
 	}
-	return nil, collect.Errorf(Unsupported, "%s cannot be measured here: %s", d.Metric.Name, strings.Join(reasons, "; "))
+	code := Unsupported
+	if forbidden {
+		code = Denied
+	}
+	return nil, collect.Errorf(code, "%s cannot be measured here: %s", d.Metric.Name, strings.Join(reasons, "; "))
 }
 
 func (r *Registry) engine(v *catalog.Variant) Engine {

@@ -61,7 +61,8 @@ type Source interface {
 	Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Stored, error)
 	Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Version, error)
 	// Rebase is told a version that an agent has and that the source cannot have lost honestly: a greater one, or the same
-	// one with another hash. It makes the host's version greater than that, if it is not already, and returns it.
+	// one with another hash. It makes the host's version greater than that, if it is not already, and returns it; zero
+	// while the host has no document, because it is to be computed anew.
 	Rebase(ctx context.Context, host uuid.UUID, known assignment.Version) (assignment.Version, error)
 	// WatchDocuments calls fn with what changes from now on, in the order of the stream, until ctx ends or the stream
 	// fails. gap says that entries were missed.
@@ -140,6 +141,7 @@ type Hub struct {
 	banned map[uuid.UUID]time.Time     // superseded sessions, and until when they are refused
 	begins map[uuid.UUID]int           // of sessions that were begun here: how many the stream has not shown yet
 	closed bool
+	observers
 
 	delivered, resumed, superseded, failures atomic.Int64
 }
@@ -150,7 +152,7 @@ func New(source Source, o Options) *Hub {
 	h := &Hub{
 		source: source, opts: o, log: o.Logger,
 		hosts: make(map[uuid.UUID]*Subscription), banned: make(map[uuid.UUID]time.Time),
-		begins: make(map[uuid.UUID]int),
+		begins: make(map[uuid.UUID]int), observers: make(observers),
 	}
 	for range o.Lanes {
 		h.lanes = append(h.lanes, newLane())

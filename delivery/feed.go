@@ -104,6 +104,9 @@ func (h *Hub) apply(changes []Change, gap bool) {
 		h.compareAll()
 	}
 	for _, c := range changes {
+		if c.Kind == Changed || c.Kind == Stop {
+			h.wakeObservers(c.Host)
+		}
 		last := c.Kind != Superseded || h.shown(c.Session)
 		s := h.subscription(c.Host)
 		if s == nil || !last {
@@ -156,8 +159,9 @@ func (h *Hub) expectGap() {
 	}
 }
 
-// compareAll has the versions of all hosts that are served compared.
+// compareAll has the versions of all hosts that are served compared, and those who observe look again.
 func (h *Hub) compareAll() {
+	h.wakeObservers(uuid.Nil)
 	for _, s := range h.all() {
 		h.laneOf(s.host).add(s.host, false, false)
 	}

@@ -11,7 +11,6 @@ import (
 
 	"iapi/assignment"
 	"iapi/graph/ws"
-	"iapi/identity"
 )
 
 // assignment is GET /agents/{host}/assignment: the subscription's document for agents that poll. The ETag is the version;
@@ -55,29 +54,11 @@ func (s *Server) assignment(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	body := []byte{'{'}
-	if caller(ctx).Kind != identity.Agent {
-		if doc, err = redacted(doc); err != nil {
-			s.refusePoll(ctx, w, err)
-			return
-		}
-	}
-	body = append(ws.AppendAssignment(body, &doc, s.opts.Clock()), '}')
+	body := append(ws.AppendAssignment([]byte{'{'}, &doc, s.opts.Clock()), '}')
 	h.Set("Content-Type", mediaJSON+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // a client that has gone is no error
-}
-
-// redacted blanks the values of headers in the body; the version stays.
-func redacted(doc assignment.Stored) (assignment.Stored, error) {
-	items, err := assignment.Decode(doc.Body)
-	if err != nil {
-		return doc, err
-	}
-	withoutSecrets(items)
-	doc.Body, _ = assignment.Encode(assignment.Document{Host: doc.Host, Instrumentations: items})
-	return doc, nil
 }
 
 func (s *Server) refusePoll(ctx context.Context, w http.ResponseWriter, err error) {

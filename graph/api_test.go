@@ -3,6 +3,7 @@ package graph_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -340,10 +341,10 @@ type joins struct {
 	used bool
 }
 
-func (j *joins) Redeem(context.Context, string, string) (uuid.UUID, bool, error) {
-	ok := !j.used
-	j.used = true
-	return j.host, ok, j.err
+func (j *joins) Redeem(_ context.Context, host uuid.UUID, _, _ string) (bool, error) {
+	ok := !j.used && host == j.host
+	j.used = j.used || ok
+	return ok, j.err
 }
 
 func TestAnAgentJoinsWithoutCredentials(t *testing.T) {
@@ -360,6 +361,13 @@ func TestAnAgentJoinsWithoutCredentials(t *testing.T) {
 	j.used, j.host = false, uuid.New()
 	other := a.must(t, "", agentdoc.ExchangeJoinToken, vars)
 	require.Nil(t, at(t, other, "exchangeJoinToken", "token"), "a token of another host")
+	require.False(t, j.used, "which that does not use up")
+	log := a.must(t, "operator", `{ auditLog(first: 3) { nodes { caller action result } } }`, nil)
+	require.Equal(t, []any{
+		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "NOT_FOUND"},
+		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "NOT_FOUND"},
+		map[string]any{"caller": "agent:" + host.String(), "action": "exchangeJoinToken", "result": "ok"},
+	}, at(t, log, "auditLog", "nodes"))
 	require.Equal(t, "FORBIDDEN", newAPI(t).ask(t, "", agentdoc.ExchangeJoinToken, vars).code())
 }
 
@@ -487,4 +495,30 @@ func TestDocumentsOfAgentsAreValid(t *testing.T) {
 			require.NotEmpty(t, v.Description, name+"."+v.Name)
 		}
 	}
+}
+
+func TestOperatorsLookAtAssignmentsWithoutTakingThem(t *testing.T) {
+	a := newAPI(t)
+	host, session, other := uuid.New(), uuid.New(), uuid.New()
+	v := a.serve(host, items())
+	agent := a.ready(t, a.agent(host))
+	agent.subscribe("a", agentdoc.Assignments, agentdoc.AssignmentsVariables{Host: host, Session: session})
+	require.Contains(t, agent.hear(), "s<e>cret")
+
+	looker := a.ready(t, "operator")
+	looker.subscribe("a", agentdoc.Assignments, agentdoc.AssignmentsVariables{Host: host, Session: other, Known: &v})
+	require.Contains(t, looker.hear(), agentdoc.TypeBookmark)
+	resp, _ := a.do(t, http.MethodGet, "/agents/"+host.String()+"/assignment?session="+other.String(), "",
+		"Authorization", "Bearer operator", "If-None-Match", `"ffffffffffffffff.9.zzz"`)
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.Contains(t, resp.Header.Get("ETag"), v.Epoch+".1.", "what an operator claims to know moves no version")
+	report := agentdoc.StatusReport{Host: host, Session: other, Sequence: 1, Capabilities: []string{}, Instrumentations: []agentdoc.InstrumentationStatus{}}
+	require.Equal(t, "FORBIDDEN", a.ask(t, "operator", agentdoc.Report, map[string]any{"input": report}).code())
+
+	a.serve(host, items()[:1])
+	shown := looker.hear()
+	require.Contains(t, shown, `"generation":2`)
+	require.NotContains(t, shown, "cret", "only agents get secrets")
+	require.Contains(t, agent.hear(), `"generation":2`, "the agent goes on")
+	require.Equal(t, session, a.source.Session(host))
 }

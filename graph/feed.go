@@ -20,22 +20,33 @@ type Delivery interface {
 	Subscribe(ctx context.Context, host, session uuid.UUID, known assignment.Version) (*delivery.Subscription, error)
 	Current(ctx context.Context, host uuid.UUID) (assignment.Stored, error)
 	Poll(ctx context.Context, host, session uuid.UUID, known assignment.Version) (doc assignment.Stored, current bool, err error)
+	Observe(host uuid.UUID) (changed <-chan struct{}, stop func())
 	Report(ctx context.Context, r delivery.Report) (delivery.ReportResult, error)
 	Heartbeat() time.Duration
 	Stats() delivery.Stats
 }
 
-// feed lets callers at the feed. An agent is served its own host and nothing else; operators may look at any.
+// feed lets callers at the feed. An agent is served its own host and nothing else. Operators may look at any, without the
+// secrets, and are never taken for its agent: they begin no session, move no version and report nothing.
 type feed struct{ of Delivery }
 
+// serves refuses all but the host's agent.
 func serves(ctx context.Context, host uuid.UUID) error {
 	switch c := caller(ctx); {
 	case c.Kind == "":
 		return instrumentation.ErrUnauthenticated
-	case c.Kind == identity.Operator, c.CanServe(host):
+	case c.CanServe(host):
 		return nil
 	}
 	return instrumentation.ErrForbidden
+}
+
+// looks refuses all but the host's agent and operators.
+func looks(ctx context.Context, host uuid.UUID) error {
+	if caller(ctx).Kind == identity.Operator {
+		return nil
+	}
+	return serves(ctx, host)
 }
 
 // Subscribe is what the websockets call for the agents' known document.
@@ -50,13 +61,38 @@ func (f *feed) Subscribe(ctx context.Context, host, session uuid.UUID, known ass
 }
 
 func (f *feed) current(ctx context.Context, host uuid.UUID) (assignment.Stored, error) {
-	if err := serves(ctx, host); err != nil {
+	if err := looks(ctx, host); err != nil {
 		return assignment.Stored{}, err
 	}
-	return f.of.Current(ctx, host)
+	doc, err := f.of.Current(ctx, host)
+	if err != nil || caller(ctx).Kind == identity.Agent {
+		return doc, err
+	}
+	return redacted(doc)
+}
+
+// redacted blanks the values of headers in the body, for only agents get them; the version stays.
+func redacted(doc assignment.Stored) (assignment.Stored, error) {
+	items, err := assignment.Decode(doc.Body)
+	if err != nil {
+		return doc, fmt.Errorf("read the document of host %s: %w", doc.Host, err)
+	}
+	for _, item := range items {
+		for t := range item.Targets {
+			for name := range item.Targets[t].Headers {
+				item.Targets[t].Headers[name] = ""
+			}
+		}
+	}
+	doc.Body, _ = assignment.Encode(assignment.Document{Host: doc.Host, Instrumentations: items})
+	return doc, nil
 }
 
 func (f *feed) poll(ctx context.Context, host, session uuid.UUID, known assignment.Version) (assignment.Stored, bool, error) {
+	if caller(ctx).Kind == identity.Operator {
+		doc, err := f.current(ctx, host)
+		return doc, err == nil && doc.Version == known, err
+	}
 	if err := serves(ctx, host); err != nil {
 		return assignment.Stored{}, false, err
 	}

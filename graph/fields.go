@@ -13,17 +13,13 @@ import (
 	"iapi/inventory"
 )
 
-func idsOf(objs []*model.Instrumentation) []instrumentation.ID {
-	ids := make([]instrumentation.ID, len(objs))
-	for i, o := range objs {
-		ids[i] = o.Record.ID
-	}
-	return ids
-}
-
 // Coverage reads that of all instrumentations of a list together.
 func (r *instrumentationResolver) Coverage(ctx context.Context, objs []*model.Instrumentation) ([]*instrumentation.Coverage, error) {
-	found, err := r.rules.Coverage(ctx, caller(ctx), idsOf(objs)...)
+	records := make([]instrumentation.Instrumentation, len(objs))
+	for i, o := range objs {
+		records[i] = o.Record
+	}
+	found, err := r.rules.CoverageOf(ctx, caller(ctx), records)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +138,7 @@ func (r *metricResolver) Definition(ctx context.Context, obj *model.Metric) (*mo
 	if found == nil { // the metric is gone, and only its name is left
 		return &model.MetricDefinition{Digest: obj.Of.Digest}, nil
 	}
-	return &model.MetricDefinition{Digest: found.Digest, Document: string(found.Document)}, nil
+	return definitionOf(found), nil
 }
 
 // A preview is in memory, sorted by uuid. Pages are cut out of it.

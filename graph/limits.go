@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"slices"
 	"time"
 
@@ -71,7 +73,7 @@ func (g *gate) MutateOperationContext(ctx context.Context, op *graphql.Operation
 	}
 	id := who.ID
 	if id == "" {
-		id = "nobody"
+		id = "nobody" + remote(ctx)
 	}
 	ok, after, err := g.limiter.Allow(ctx, id, cost)
 	if err != nil {
@@ -85,6 +87,22 @@ func (g *gate) MutateOperationContext(ctx context.Context, op *graphql.Operation
 }
 
 var mayIntrospect = map[identity.Kind]bool{identity.Operator: true, identity.Service: true, identity.Tenant: true}
+
+type remoteKey struct{}
+
+// withRemote keeps where a request comes from, so that callers without a name do not use up each other's budget.
+func withRemote(ctx context.Context, r *http.Request) context.Context {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, remoteKey{}, ":"+host)
+}
+
+func remote(ctx context.Context) string {
+	text, _ := ctx.Value(remoteKey{}).(string)
+	return text
+}
 
 // introspects reports whether an operation asks for the schema. Its set is the root's.
 func introspects(set ast.SelectionSet) bool {

@@ -99,22 +99,19 @@ func (m *mutationResolver) ExchangeJoinToken(ctx context.Context, input model.Ex
 	if m.join == nil {
 		return nil, &refusal{code: codeForbidden, message: "Agents do not join here by tokens."}
 	}
-	token, host, err := identity.Join(ctx, m.join, input.Token)
-	mistake := ""
+	token, err := identity.Join(ctx, m.join, input.Host, input.Token)
 	switch {
 	case errors.Is(err, identity.ErrBadCredentials):
-		mistake = "The join token does not hold: it is unknown, used or has lapsed."
+		m.rules.Joined(ctx, input.Host, false)
+		return &model.ExchangeJoinTokenPayload{UserErrors: []model.UserError{{
+			Message: "The join token does not hold for this host: it is unknown, used, of another host or has lapsed.",
+			Path:    []string{"input", "token"}, Code: model.UserErrorCodeNotFound,
+		}}}, nil
 	case err != nil:
 		return nil, err
-	case host != input.Host:
-		mistake = "The join token was made for another host."
 	}
-	if mistake != "" {
-		return &model.ExchangeJoinTokenPayload{UserErrors: []model.UserError{
-			{Message: mistake, Path: []string{"input", "token"}, Code: model.UserErrorCodeNotFound},
-		}}, nil
-	}
-	return &model.ExchangeJoinTokenPayload{Token: &token, Host: &host, UserErrors: []model.UserError{}}, nil
+	m.rules.Joined(ctx, input.Host, true)
+	return &model.ExchangeJoinTokenPayload{Token: &token, Host: &input.Host, UserErrors: []model.UserError{}}, nil
 }
 
 func (m *mutationResolver) ReportAgentStatus(ctx context.Context, input model.ReportAgentStatusInput) (*model.ReportAgentStatusPayload, error) {

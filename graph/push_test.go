@@ -114,7 +114,7 @@ func agent(address string, i int) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := gws.Dialer{Protocols: []string{agentdoc.Subprotocol}, Header: gws.HandshakeHeaderHTTP{"Authorization": {"Bearer operator"}},
+	d := gws.Dialer{Protocols: []string{agentdoc.Subprotocol}, Header: gws.HandshakeHeaderHTTP{"Authorization": {"Bearer agent-" + host.String()}},
 		ReadBufferSize: 512, WriteBufferSize: 512}
 	if _, _, err = d.Upgrade(conn, &url.URL{Scheme: "ws", Host: address, Path: "/graphql"}); err != nil {
 		return nil, err
@@ -163,6 +163,7 @@ func BenchmarkPush(b *testing.B) {
 	bodies := make([]string, 2)
 	for i := range hosts {
 		hosts[i] = fleetHost(i)
+		a.agent(hosts[i])
 	}
 	five := append(items(), append(items(), items()[0])...)
 	for i := range bodies {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"iapi/assignment"
 	"iapi/graph/model"
 	"iapi/identity"
 	"iapi/instrumentation"
@@ -43,7 +42,7 @@ func (q *queryResolver) MetricDefinition(ctx context.Context, digest string) (*m
 	if err != nil || found == nil {
 		return nil, err
 	}
-	return &model.MetricDefinition{Digest: found.Digest, Document: string(found.Document)}, nil
+	return definitionOf(found), nil
 }
 
 func (q *queryResolver) Instrumentation(ctx context.Context, id string) (*model.Instrumentation, error) {
@@ -175,25 +174,7 @@ func (q *queryResolver) Assignment(ctx context.Context, host uuid.UUID) (*model.
 	if err != nil {
 		return nil, err
 	}
-	out, err := newAssignment(doc, q.clock())
-	if err != nil {
-		return nil, err
-	}
-	if caller(ctx).Kind != identity.Agent {
-		withoutSecrets(out.Items)
-	}
-	return out, nil
-}
-
-// withoutSecrets blanks the values of headers: only agents get them.
-func withoutSecrets(items []assignment.Item) {
-	for _, item := range items {
-		for t := range item.Targets {
-			for name := range item.Targets[t].Headers {
-				item.Targets[t].Headers[name] = ""
-			}
-		}
-	}
+	return newAssignment(doc, q.clock())
 }
 
 func (q *queryResolver) Node(ctx context.Context, id string) (model.Node, error) {

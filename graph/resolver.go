@@ -90,7 +90,7 @@ func (r *resolver) view(ctx context.Context) *view {
 func (v *view) instrumentation(ctx context.Context, rec instrumentation.Instrumentation) (model.Instrumentation, error) {
 	m, ok := v.metrics[rec.Metric]
 	if !ok {
-		found, err := v.rules.Metric(ctx, v.caller, rec.Metric)
+		found, err := v.rules.MetricOf(ctx, v.caller, rec.Metric)
 		if err != nil {
 			return model.Instrumentation{}, err
 		}

@@ -101,6 +101,7 @@ func New(o Options) (*Server, error) {
 	s.exec.SetParserTokenLimit(o.Limits.Tokens)
 	s.exec.SetDisableSuggestion(!o.Dev)
 	s.exec.SetQueryCache(newQueryCache())
+	s.exec.Use(pages{o.Service})
 	s.exec.Use(&gate{schema: schema, limits: o.Limits, limiter: o.Limiter, open: o.Dev, log: o.Logger})
 
 	sockets := o.Websocket
@@ -163,7 +164,7 @@ func (s *Server) graphql(w http.ResponseWriter, r *http.Request) {
 
 // authenticated finds out who calls, or answers the request. Nobody is a caller too; the rules refuse what needs one.
 func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, refuse func(http.ResponseWriter, int, error)) (context.Context, bool) {
-	ctx := withCorrelation(r.Context())
+	ctx := withRemote(withCorrelation(r.Context()), r)
 	who, err := s.opts.Authenticator.Authenticate(r)
 	switch {
 	case err == nil:

@@ -10,6 +10,7 @@ import (
 	"iapi/delivery"
 	"iapi/graph/model"
 	"iapi/graph/ws"
+	"iapi/identity"
 	"iapi/instrumentation"
 )
 
@@ -21,6 +22,9 @@ func (s *subscriptionResolver) Assignments(
 	var has assignment.Version
 	if known != nil {
 		has = versionOf(*known)
+	}
+	if caller(ctx).Kind == identity.Operator {
+		return s.observe(ctx, host, has)
 	}
 	sub, err := s.feed.Subscribe(ctx, host, session, has)
 	if err != nil {
@@ -57,6 +61,51 @@ func (s *subscriptionResolver) next(ctx context.Context, sub *delivery.Subscript
 		return model.AssignmentBookmark{Version: e.Version}, nil
 	}
 	return newAssignment(*e.Document, s.clock())
+}
+
+// observe lets an operator look at what a host's agent gets. It makes nobody the host's agent.
+func (s *subscriptionResolver) observe(ctx context.Context, host uuid.UUID, known assignment.Version) (<-chan model.AssignmentEvent, error) {
+	changed, stop := s.feed.of.Observe(host)
+	doc, err := s.feed.current(ctx, host)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	out := make(chan model.AssignmentEvent)
+	go func() { // ends with ctx, which is the operation's
+		defer close(out)
+		defer stop()
+		for first := true; ; first = false {
+			var event model.AssignmentEvent
+			switch {
+			case doc.Version != known:
+				if event, err = newAssignment(doc, s.clock()); err != nil {
+					ws.EndWith(ctx, err)
+					return
+				}
+			case first:
+				event = model.AssignmentBookmark{Version: doc.Version}
+			}
+			known = doc.Version
+			if event != nil {
+				select {
+				case <-ctx.Done():
+					return
+				case out <- event:
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+			if doc, err = s.feed.current(ctx, host); err != nil {
+				ws.EndWith(ctx, err)
+				return
+			}
+		}
+	}()
+	return out, nil
 }
 
 // InstrumentationUpdated sends the instrumentation as it stands, and again after every change of it.

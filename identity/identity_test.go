@@ -162,13 +162,13 @@ func (s *tokens) Lookup(_ context.Context, hash string) (uuid.UUID, bool, error)
 	return h, ok, s.err
 }
 
-func (s *tokens) Redeem(_ context.Context, join, agent string) (uuid.UUID, bool, error) {
+func (s *tokens) Redeem(_ context.Context, of uuid.UUID, join, agent string) (bool, error) {
 	h, ok := s.joins[join]
-	if ok {
+	if ok = ok && h == of; ok {
 		delete(s.joins, join)
 		s.agents[agent] = h
 	}
-	return h, ok, s.err
+	return ok, s.err
 }
 
 func TestAnAgentJoinsOnceAndIsBoundToItsHost(t *testing.T) {
@@ -176,12 +176,15 @@ func TestAnAgentJoinsOnceAndIsBoundToItsHost(t *testing.T) {
 	require.Regexp(t, `^iapij_[a-z2-7]{52}$`, join)
 	require.Equal(t, hash, identity.HashToken(join))
 	known := &tokens{joins: map[string]uuid.UUID{hash: host}, agents: map[string]uuid.UUID{}}
-	token, at, err := identity.Join(t.Context(), known, join)
+	for _, of := range []uuid.UUID{uuid.New(), uuid.Nil} {
+		_, err := identity.Join(t.Context(), known, of, join)
+		require.ErrorIs(t, err, identity.ErrBadCredentials, "a token of another host, which is not used up by that")
+	}
+	token, err := identity.Join(t.Context(), known, host, join)
 	require.NoError(t, err)
-	require.Equal(t, host, at)
 	require.Regexp(t, `^iapia_[a-z2-7]{52}$`, token)
 	for _, again := range []string{join, token, "", "iapij_x"} {
-		_, _, err := identity.Join(t.Context(), known, again)
+		_, err := identity.Join(t.Context(), known, host, again)
 		require.ErrorIs(t, err, identity.ErrBadCredentials)
 	}
 
@@ -254,9 +257,21 @@ func TestCertificatesNameOneHost(t *testing.T) {
 	require.ErrorIs(t, err, identity.ErrBadCredentials)
 	_, err = identity.MTLS{}.Authenticate(request())
 	require.ErrorIs(t, err, identity.ErrNoCredentials)
-	revoked := identity.MTLS{Allowed: func(_ context.Context, h uuid.UUID) (bool, error) { return h != host, nil }}
+	at := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	revoked := identity.MTLS{Revoked: func(_ context.Context, h uuid.UUID) (time.Time, error) {
+		require.Equal(t, host, h)
+		return at, nil
+	}}
+	good.NotBefore = at.Add(-time.Second)
 	_, err = revoked.Authenticate(with(good))
 	require.ErrorIs(t, err, identity.ErrBadCredentials)
+	good.NotBefore = at
+	_, err = revoked.Authenticate(with(good))
+	require.NoError(t, err, "a certificate that was issued after the revocation")
+	away := identity.MTLS{Revoked: func(context.Context, uuid.UUID) (time.Time, error) { return time.Time{}, errors.New("away") }}
+	_, err = away.Authenticate(with(good))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, identity.ErrBadCredentials)
 }
 
 type says struct {

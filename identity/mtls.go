@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -13,8 +14,9 @@ import (
 // MTLS knows agents by the client certificates that TLS has verified. The certificate names its host by a URI
 // urn:uuid:… or by a DNS name that is the uuid or begins with it as a label, in its subject alternative names.
 type MTLS struct {
-	// Allowed says whether a host's agent may still come; nil: every one may until its certificate lapses.
-	Allowed func(ctx context.Context, host uuid.UUID) (bool, error)
+	// Revoked returns when the certificates of a host's agent were last voided, zero for never: those that are valid from
+	// before that are refused. nil: none ever were.
+	Revoked func(ctx context.Context, host uuid.UUID) (time.Time, error)
 }
 
 // Authenticate implements Authenticator.
@@ -30,13 +32,13 @@ func (m MTLS) Authenticate(r *http.Request) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	if m.Allowed != nil {
-		ok, err := m.Allowed(r.Context(), host)
+	if m.Revoked != nil {
+		at, err := m.Revoked(r.Context(), host)
 		if err != nil {
 			return Caller{}, fmt.Errorf("look up the agent of a certificate: %w", err)
 		}
-		if !ok {
-			return Caller{}, bad("the agent of host %s is revoked", host)
+		if leaf.NotBefore.Before(at) {
+			return Caller{}, bad("the certificates of host %s from before %s are revoked", host, at)
 		}
 	}
 	caller := agentCaller(host)

@@ -95,26 +95,26 @@ func agentCaller(host uuid.UUID) Caller {
 
 // JoinTokens exchanges tokens by their hashes.
 type JoinTokens interface {
-	// Redeem voids the join token and makes the agent token the one of its host, in one step. ok is false for a hash
-	// that is unknown, used or has lapsed.
-	Redeem(ctx context.Context, joinHash, agentHash string) (host uuid.UUID, ok bool, err error)
+	// Redeem voids the join token of a host and makes the agent token the one of that host, in one step. ok is false, and
+	// nothing has changed, for a hash that is unknown, used, has lapsed or is of another host.
+	Redeem(ctx context.Context, host uuid.UUID, joinHash, agentHash string) (ok bool, err error)
 }
 
-// Join exchanges a join token for an agent token of the host that it was made for. The error wraps ErrBadCredentials
-// where the join token does not hold.
-func Join(ctx context.Context, tokens JoinTokens, joinToken string) (agentToken string, host uuid.UUID, err error) {
-	if !isToken(joinToken, joinPrefix) {
-		return "", uuid.Nil, bad("a malformed join token")
+// Join exchanges a host's join token for the token of its agent. The error wraps ErrBadCredentials where the join token
+// does not hold; one of another host is not used up by that.
+func Join(ctx context.Context, tokens JoinTokens, host uuid.UUID, joinToken string) (agentToken string, err error) {
+	if host == uuid.Nil || !isToken(joinToken, joinPrefix) {
+		return "", bad("a malformed join token")
 	}
 	agentToken, agentHash := NewAgentToken()
-	host, ok, err := tokens.Redeem(ctx, HashToken(joinToken), agentHash)
+	ok, err := tokens.Redeem(ctx, host, HashToken(joinToken), agentHash)
 	if err != nil {
-		return "", uuid.Nil, fmt.Errorf("redeem a join token: %w", err)
+		return "", fmt.Errorf("redeem a join token: %w", err)
 	}
 	if !ok {
-		return "", uuid.Nil, bad("an unknown, used or lapsed join token")
+		return "", bad("an unknown, used or lapsed join token, or one of another host than %s", host)
 	}
-	return agentToken, host, nil
+	return agentToken, nil
 }
 
 // TokenName is the file in a data directory that holds the operators' token.

@@ -69,20 +69,21 @@ func (i Instrumentation) Live(now time.Time) bool {
 }
 
 // Scope is a boolean expression over VMs, VM tags, hosts and host traits: what to instrument. Exactly one member is set.
-// Its JSON is the schema's ScopeInput.
+// Its JSON is the schema's ScopeInput. An empty list is kept, because a scope that is shown to a tenant has one in place of
+// hosts.
 //
 // A scope is evaluated over places. With an owner, or with any VM term, the places are zones, and host terms test the
 // zone's host; otherwise the places are whole hosts. Not complements within those places.
 type Scope struct {
 	All       bool        `json:"all,omitempty"`
 	EveryHost bool        `json:"everyHost,omitempty"`
-	VMs       []uuid.UUID `json:"vms,omitempty"`
+	VMs       []uuid.UUID `json:"vms,omitzero"`
 	VMAlias   string      `json:"vmAlias,omitempty"`
 	VMTag     *TagMatch   `json:"vmTag,omitempty"`
-	Hosts     []uuid.UUID `json:"hosts,omitempty"`
+	Hosts     []uuid.UUID `json:"hosts,omitzero"`
 	HostTag   *TagMatch   `json:"hostTag,omitempty"`
-	And       []Scope     `json:"and,omitempty"`
-	Or        []Scope     `json:"or,omitempty"`
+	And       []Scope     `json:"and,omitzero"`
+	Or        []Scope     `json:"or,omitzero"`
 	Not       *Scope      `json:"not,omitempty"`
 }
 

@@ -33,11 +33,6 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 	if err != nil {
 		return nil, s.refused(ctx, audit, err)
 	}
-	if in.PreviewToken != "" {
-		if err := s.checkPreview(ctx, c, rec, in.PreviewToken); err != nil {
-			return nil, s.refused(ctx, audit, err)
-		}
-	}
 	if rec.ID, err = NewID(rec.CreatedAt, s.entropy); err != nil {
 		return nil, fmt.Errorf("create an instrumentation: %w", err)
 	}
@@ -47,7 +42,15 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 		Record: rec, IdempotencyKey: in.IdempotencyKey, InputDigest: inputDigest(origin, owner, in),
 		MaxLive: all, MaxTracing: tracing, Audit: audit,
 	}
-	made, err := s.commit(ctx, change)
+	made, err := s.first(ctx, change, in)
+	if errors.Is(err, ErrNotFound) {
+		if in.PreviewToken != "" {
+			if err := s.checkPreview(ctx, c, rec, in.PreviewToken); err != nil {
+				return nil, s.refused(ctx, audit, err)
+			}
+		}
+		made, err = s.commit(ctx, change)
+	}
 	switch {
 	case errors.Is(err, ErrIdempotency):
 		err = mistake(CodeIdempotencyConflict, "idempotencyKey", "the key was used for something else within the last 24 hours")
@@ -59,8 +62,23 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 	if err != nil {
 		return nil, s.refused(ctx, audit, err)
 	}
+	if made.ID != rec.ID { // the answer to the first call with the key; the store records only what it does
+		audit.Subject = string(made.ID)
+		s.record(ctx, audit)
+	}
 	made = s.show(c, made)
 	return &made, nil
+}
+
+// first returns what an idempotency key that comes with a preview token has made already, ErrNotFound for nothing: the
+// first answer stands however the places have changed since, and whether or not the preview has lapsed. A commit that
+// expects a record which does not exist changes nothing, and looks at the key before that.
+func (s *Service) first(ctx context.Context, c Change, in CreateInput) (Instrumentation, error) {
+	if in.IdempotencyKey == "" || in.PreviewToken == "" {
+		return Instrumentation{}, ErrNotFound
+	}
+	c.Expect = 1
+	return s.store.Commit(ctx, c)
 }
 
 // inputDigest is the same for inputs that ask for the same.

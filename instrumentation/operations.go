@@ -127,6 +127,16 @@ func (s *Service) CreateJoinToken(ctx context.Context, c identity.Caller, host u
 	return token, nil
 }
 
+// Joined records that a host's agent has exchanged a join token, or has tried to with one that does not hold. Who calls is
+// nobody yet: the token is the permission.
+func (s *Service) Joined(ctx context.Context, host uuid.UUID, ok bool) {
+	audit := s.audit(identity.Caller{ID: "agent:" + host.String(), Kind: identity.Agent}, "exchangeJoinToken", host.String())
+	if !ok {
+		audit.Caller, audit.Result = "nobody", string(CodeNotFound)
+	}
+	s.record(ctx, audit)
+}
+
 // RevokeAgent makes the credentials of a host's agent void and ends its session. Operators only.
 func (s *Service) RevokeAgent(ctx context.Context, c identity.Caller, host uuid.UUID) error {
 	audit := s.audit(c, "revokeAgent", host.String())

@@ -106,11 +106,17 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	bobs.Owner = bob
 	w.Store.PutVMs(bobs)
 
+	keyed := func(in *in.CreateInput) { in.IdempotencyKey = "k" }
+	require.Nil(t, try(c, token, keyed))
+	first := last(w).Subject
 	w.Clock.Advance(10 * time.Minute)
 	require.Nil(t, try(c, token))
 	w.Clock.Advance(time.Millisecond)
 	require.Equal(t, stale, try(c, token))
 	require.Equal(t, "PREVIEW_STALE", last(w).Result)
+	require.Nil(t, try(c, token, keyed), "the first answer to the key stands, though the preview has lapsed")
+	require.Equal(t, first, last(w).Subject)
+	require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, try(c, token, keyed, func(in *in.CreateInput) { in.Name = "another" }))
 }
 
 func TestPreviewTokenOfWholeHosts(t *testing.T) {

@@ -176,6 +176,25 @@ func (s *Service) Coverage(ctx context.Context, c identity.Caller, ids ...ID) ([
 	return out, nil
 }
 
+// CoverageOf is Coverage for records that List or Get has just given the same caller, so that they need not be read again.
+func (s *Service) CoverageOf(ctx context.Context, c identity.Caller, of []Instrumentation) ([]Coverage, error) {
+	if err := caller(c); err != nil || len(of) == 0 {
+		return nil, err
+	}
+	ids := make([]ID, len(of))
+	for i, rec := range of {
+		if !sees(c, rec.Owner) {
+			return nil, ErrForbidden
+		}
+		ids[i] = rec.ID
+	}
+	found, err := s.store.Coverage(ctx, ids...)
+	if err != nil {
+		return nil, fmt.Errorf("read coverage: %w", err)
+	}
+	return found, nil
+}
+
 // Problems counts the sources that do not run, by kind, those of most sources first. A problem that no source has, such
 // as a scope that matches nothing, has no sources.
 func (s *Service) Problems(ctx context.Context, c identity.Caller, id ID) ([]Problem, error) {

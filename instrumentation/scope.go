@@ -12,16 +12,6 @@ import (
 	"iapi/inventory"
 )
 
-// MarshalJSON writes the schema's ScopeInput: the members that are set. An empty list is kept, because a scope that is
-// shown to a tenant has one in place of hosts.
-func (s Scope) MarshalJSON() ([]byte, error) {
-	out := make(map[string]any, 1)
-	for _, m := range s.members() {
-		out[m.name] = m.value
-	}
-	return json.Marshal(out)
-}
-
 type scopeMember struct {
 	name  string
 	value any
@@ -171,11 +161,13 @@ func canonicalTerms(terms []Scope, same func(Scope) []Scope) []Scope {
 	return slices.CompactFunc(out, func(a, b Scope) bool { return compare(a, b) == 0 })
 }
 
-// json is the scope's JSON. Scopes hold nothing that cannot be encoded.
-func (s Scope) json() string {
-	text, _ := json.Marshal(s)
-	return string(text)
+// JSON is the schema's ScopeInput.
+func (s Scope) JSON() json.RawMessage {
+	text, _ := json.Marshal(s) // scopes hold nothing that cannot be encoded
+	return text
 }
+
+func (s Scope) json() string { return string(s.JSON()) }
 
 func (t *TagMatch) canonical() *TagMatch {
 	if t == nil || t.In == nil {

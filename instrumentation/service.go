@@ -28,6 +28,7 @@ type Options struct {
 	Previewer Previewer
 	Agents    Agents
 	Catalog   Catalog
+	Publisher Publisher        // nil: nothing can be published
 	Policy    Policy           // zero members: DefaultPolicy's
 	Clock     func() time.Time // nil: time.Now
 	Entropy   io.Reader        // nil: crypto/rand
@@ -50,6 +51,7 @@ type Service struct {
 	previewer Previewer
 	agents    Agents
 	catalog   Catalog
+	publisher Publisher
 	policy    Policy
 	clock     func() time.Time
 	entropy   io.Reader
@@ -71,7 +73,7 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	s := &Service{
-		store: o.Store, queue: o.Queue, previewer: o.Previewer, agents: o.Agents, catalog: o.Catalog,
+		store: o.Store, queue: o.Queue, previewer: o.Previewer, agents: o.Agents, catalog: o.Catalog, publisher: o.Publisher,
 		policy: o.Policy.withDefaults(), clock: o.Clock, entropy: o.Entropy, secret: o.Secret, log: o.Logger,
 	}
 	if s.clock == nil {

@@ -98,7 +98,7 @@ func (s *Service) apply(c identity.Caller, rec *Instrumentation, in UpdateInput,
 		rec.Granularity = r.granularity(in.Granularity.Value)
 	}
 	if in.TTL.Set {
-		metric, ok := s.catalog.Metric(rec.Metric)
+		metric, ok := s.metricInUse(rec.Metric)
 		if !ok { // the definition has been withdrawn; the policy's bounds still hold
 			metric = &catalog.Metric{Name: rec.Metric}
 		}

@@ -127,6 +127,10 @@ func (d *disk) restore(ctx context.Context, client *redis.Client, now time.Time)
 		seq, d.kept = p.Seq, []uint64{snapshots[i]}
 		break
 	}
+	if len(snapshots) > 0 && len(d.kept) == 0 {
+		// To go on from nothing is for whoever owns the data to decide.
+		return fmt.Errorf("%w: it was kept aside in %s; put a good copy back, or start again to go on with what the journal has", ErrDamaged, d.dir)
+	}
 	replayed := 0
 	for _, n := range journals {
 		if len(d.kept) > 0 && n < d.kept[0] {

@@ -19,7 +19,7 @@ import (
 
 var (
 	documentScript = load("mark", "counts", "changes", "document")
-	rebaseScript   = load("mark", "changes", "rebase")
+	rebaseScript   = load("mark", "rebase")
 	announceScript = load("changes", "announce")
 )
 
@@ -282,9 +282,9 @@ func (s *Store) Knows(ctx context.Context, host uuid.UUID) (bool, error) {
 }
 
 // Rebase is told a version that an agent has. If the store cannot have given it out, because it is greater than the standing
-// one or is the same with another hash, the store has lost history: the host begins an epoch that is greater than both,
-// with generation 1. It returns the version that stands afterwards; ErrNoDocument if there is no document, in which case the
-// first one will be in the new epoch.
+// one or is the same with another hash, the store has lost history: the host begins an epoch that is greater than both, and
+// is marked urgently. It then has no document until it is reconciled, for the one that stands is as old as what was lost;
+// the next one has generation 1. Rebase returns the version that stands afterwards, or ErrNoDocument if there is none.
 func (s *Store) Rebase(ctx context.Context, host uuid.UUID, known assignment.Version) (assignment.Version, error) {
 	theirs, err := parseEpoch(known.Epoch)
 	if err != nil {
@@ -321,10 +321,7 @@ func (s *Store) Rebase(ctx context.Context, host uuid.UUID, known assignment.Ver
 		if number(reply) == 1 {
 			s.log.Warn("an agent knows a version that the store has lost; its host begins a new epoch",
 				"host", host, "known", known, "standing", standing, "epoch", next)
-			if standing.Hash == "" {
-				return assignment.Version{}, fmt.Errorf("rebase %s: %w", host, ErrNoDocument)
-			}
-			return assignment.Version{Epoch: next, Generation: 1, Hash: standing.Hash}, nil
+			return assignment.Version{}, fmt.Errorf("rebase %s: %w", host, ErrNoDocument)
 		}
 	}
 	return assignment.Version{}, fmt.Errorf("rebase %s: too many writers at once", host)

@@ -188,17 +188,28 @@ func TestRebase(t *testing.T) {
 			{Epoch: "0000000000000101", Generation: 1, Hash: "other"},
 			{Epoch: "00000000ffffffff", Generation: 1, Hash: "x"},
 		} {
-			got, err := s.Rebase(ctx, host, known)
-			require.NoError(t, err)
-			require.Greater(t, got.Epoch, known.Epoch)
-			require.Greater(t, got.Epoch, v.Epoch)
-			require.EqualValues(t, 1, got.Generation)
-			require.Equal(t, v.Hash, got.Hash)
-			doc, err := s.Document(ctx, host)
-			require.NoError(t, err)
-			require.Equal(t, got, doc.Version)
+			before := v
+			_, err := s.Rebase(ctx, host, known)
+			require.ErrorIs(t, err, store.ErrNoDocument)
+			_, err = s.Document(ctx, host)
+			require.ErrorIs(t, err, store.ErrNoDocument, "what the store went back to never reaches the agent under a greater number")
+			again, err := s.Rebase(ctx, host, known)
+			require.ErrorIs(t, err, store.ErrNoDocument, "asking again begins no other epoch: %v", again)
+			v = assign(t, s, host, item("a", 2)) // what is reconciled does, even if it is the same
+			require.Greater(t, v.Epoch, known.Epoch)
+			require.Greater(t, v.Epoch, before.Epoch)
+			require.EqualValues(t, 1, v.Generation)
 		}
 		v = assign(t, s, host, item("a", 3))
 		require.Equal(t, assignment.Version{Epoch: "0000000100000000", Generation: 2, Hash: v.Hash}, v)
+
+		claims, err := s.ClaimHosts(ctx, "w", 10, time.Minute)
+		require.NoError(t, err)
+		require.Empty(t, claims)
+		_, err = s.Rebase(ctx, host, assignment.Version{Epoch: "0000000100000001", Generation: 1, Hash: "x"})
+		require.ErrorIs(t, err, store.ErrNoDocument)
+		claims, err = s.ClaimHosts(ctx, "w", 10, time.Minute)
+		require.NoError(t, err)
+		require.Len(t, claims, 1, "the host is marked")
 	})
 }

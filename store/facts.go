@@ -30,25 +30,24 @@ var (
 // manyVMs is how many VMs one run of a script takes at most.
 const manyVMs = 400
 
-// VMDigest is a hash of everything that IAPI knows of a VM.
+// VMDigest is a hash of everything that IAPI knows of a VM. It allocates nothing: a sweep takes it of every VM. The tags
+// are summed up, so their order does not matter.
 func VMDigest(vm inventory.VM) uint64 {
-	h := xxhash.New()
-	h.Write(vm.UUID[:])
-	h.Write(vm.Owner[:])
-	h.Write(vm.Host[:])
-	put := func(t string) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(t)))
-		h.Write(n[:])
-		h.WriteString(t)
+	var fixed [3*16 + 3*8]byte
+	copy(fixed[:], vm.UUID[:])
+	copy(fixed[16:], vm.Owner[:])
+	copy(fixed[32:], vm.Host[:])
+	var tags uint64
+	for k, v := range vm.Tags {
+		var pair [16]byte
+		binary.BigEndian.PutUint64(pair[:], xxhash.Sum64String(k))
+		binary.BigEndian.PutUint64(pair[8:], xxhash.Sum64String(v))
+		tags += xxhash.Sum64(pair[:])
 	}
-	put(vm.Alias)
-	put(vm.State)
-	for _, k := range slices.Sorted(maps.Keys(vm.Tags)) {
-		put(k)
-		put(vm.Tags[k])
-	}
-	return h.Sum64()
+	binary.BigEndian.PutUint64(fixed[48:], xxhash.Sum64String(vm.Alias))
+	binary.BigEndian.PutUint64(fixed[56:], xxhash.Sum64String(vm.State))
+	binary.BigEndian.PutUint64(fixed[64:], tags)
+	return xxhash.Sum64(fixed[:])
 }
 
 // micros is a time as facts carry it. It is a whole number that Lua's numbers hold exactly.

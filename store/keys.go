@@ -63,9 +63,14 @@ func (s shard) key(name string) string { return s.prefix() + name }
 //	audit, auditseq      stream of what was done; its ids are dense
 //	wake                 stream of marks to judge
 //	guards               hash  id → JSON
+//	sweep                hash  walk, at: see Walk; ended, vms, differing, stale: see Swept
 //	lease:<name>         holder
 //	joins                hash  SHA-256 of the token → expiry|host
 //	tokens, tokenof      hash  SHA-256 of the token → host, and back
+//	catalog              hash  revision of what is published, a random name
+//	metrics              hash  metric → JSON: what was last published of it
+//	definitions          hash  digest → JSON: the document and its signature
+//	spread               hash  metric whose hosts are to be told → revision, or revision|when they were marked
 //	serving              hash  beat, from, until: see Serving
 const record = "iapi:{i}:"
 

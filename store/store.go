@@ -39,6 +39,8 @@ var (
 	ErrClaimLost = errors.New("the claim is lost")
 	// ErrToken: the token is unknown, used, lapsed or revoked.
 	ErrToken = errors.New("the token is not valid")
+	// ErrDamaged: the embedded store has snapshots, and none of them can be read. They were kept aside.
+	ErrDamaged = errors.New("the store's snapshot is damaged")
 	// ErrLocked: another process uses the directory of the embedded store.
 	ErrLocked = errors.New("the data directory is in use by another process")
 )
@@ -132,6 +134,17 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.embedded, s.client, s.readers = e, e.client, e.client
+	if s.opts.Embedded.Dir == "" {
+		return nil
+	}
+	// Documents are as old as the snapshot, records as new as the last answer: every host is compared anew.
+	hosts, err := s.HostIDs(ctx)
+	if err == nil {
+		err = s.MarkHosts(ctx, false, hosts...)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("mark the restored hosts: %w", err), s.embedded.close())
+	}
 	return nil
 }
 

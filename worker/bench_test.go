@@ -61,6 +61,8 @@ func (c *big) EachFrom(_ context.Context, q vmapi.Query, _ uuid.UUID, fn func([]
 	return nil
 }
 
+func (c *big) ChangedSince(context.Context, time.Time, func([]inventory.VM) error) error { return nil }
+
 func (c *big) Hosts(context.Context) ([]inventory.Host, error) {
 	hosts := make([]inventory.Host, c.hosts)
 	for i := range hosts {
@@ -153,7 +155,7 @@ func BenchmarkSweep(b *testing.B) {
 					c.retagged[i]++
 				}
 				begun := cpu()
-				_, err := w.walk(ctx)
+				_, err := w.walk(ctx, "a walk")
 				require.NoError(b, err)
 				walking += cpu() - begun
 				require.NoError(b, w.Sweep(ctx))

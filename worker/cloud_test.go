@@ -100,6 +100,11 @@ func (c *cloud) EachFrom(_ context.Context, q vmapi.Query, marker uuid.UUID, fn 
 	}
 }
 
+// ChangedSince gives everything: what has not changed changes nothing.
+func (c *cloud) ChangedSince(ctx context.Context, _ time.Time, fn func([]inventory.VM) error) error {
+	return c.Each(ctx, vmapi.Query{}, fn)
+}
+
 func (c *cloud) Hosts(context.Context) ([]inventory.Host, error) {
 	if err := c.failing(); err != nil {
 		return nil, err
@@ -258,7 +263,7 @@ func (b *bench) worker(calls int64) *Worker {
 		Lease: 20 * time.Millisecond, Tick: time.Millisecond, Concurrency: 4,
 	})
 	require.NoError(b.t, err)
-	w.queue, w.patience = b.queue, 0
+	w.queue, w.patience, w.keep = b.queue, 0, 0
 	return w
 }
 
@@ -284,6 +289,12 @@ func (b *bench) settle(w *Worker) {
 
 // requireTrue requires every document to be what the inventory and the records come to.
 func (b *bench) requireTrue() {
+	b.t.Helper()
+	require.Empty(b.t, b.wrong())
+}
+
+// wrong tells of a host whose document is not what the inventory and the records come to, "" if there is none.
+func (b *bench) wrong() string {
 	b.t.Helper()
 	ctx := context.Background()
 	var live []*instrumentation.Instrumentation
@@ -313,8 +324,11 @@ func (b *bench) requireTrue() {
 		doc, over := assignment.Build(id, placed, func(m string) string { return "digest-of-" + m })
 		require.Empty(b.t, over)
 		want, _ := assignment.Encode(doc)
-		require.Equal(b.t, string(want), b.document(id), "host %d", i)
+		if is := b.document(id); is != string(want) {
+			return fmt.Sprintf("host %d has\n%s\nand should have\n%s", i, is, want)
+		}
 	}
+	return ""
 }
 
 // document returns the body of a host's document, "[]" where none was ever committed.

@@ -170,11 +170,16 @@ func (w *Worker) ask(ctx context.Context, q placement.Query, fn func(asOf time.T
 
 // pages reads one list. The reading of a page begins when the one before it has been dealt with.
 func (w *Worker) pages(ctx context.Context, q vmapi.Query, fn func(asOf time.Time, page []inventory.VM) error) error {
+	return w.timed(ctx, fn, func(fn func([]inventory.VM) error) error { return w.VMAPI.Each(ctx, q, fn) })
+}
+
+// timed walks through pages and tells fn when the reading of each began.
+func (w *Worker) timed(ctx context.Context, fn func(asOf time.Time, page []inventory.VM) error, walk func(func([]inventory.VM) error) error) error {
 	asOf, err := w.Store.Now(ctx)
 	if err != nil {
 		return err
 	}
-	return w.VMAPI.Each(ctx, q, func(page []inventory.VM) error {
+	return walk(func(page []inventory.VM) error {
 		if err := fn(asOf, page); err != nil {
 			return err
 		}

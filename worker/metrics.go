@@ -11,21 +11,23 @@ import (
 
 // metrics are what a worker tells about its work.
 type metrics struct {
-	tasks                                    *prometheus.HistogramVec
-	batches                                  prometheus.Histogram
-	errors                                   *prometheus.CounterVec
-	lookups, reconciled, overBudget          prometheus.Counter
-	sweepSeconds                             prometheus.Histogram
-	sweepVMs, sweepDiffering, sweepSucceeded prometheus.Gauge
-	guarded                                  *prometheus.GaugeVec
+	tasks                           *prometheus.HistogramVec
+	batches                         prometheus.Histogram
+	errors                          *prometheus.CounterVec
+	lookups, reconciled, overBudget prometheus.Counter
+	deltaVMs, deltaHosts            prometheus.Counter
+	deltaSucceeded                  prometheus.Gauge
+	sweepSeconds                    prometheus.Histogram
+	sweepVMs                        prometheus.Gauge
+	guarded                         *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "iapi", Subsystem: "worker", Name: name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "iapi", Subsystem: "sweep", Name: name, Help: help})
+	gauge := func(subsystem, name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "iapi", Subsystem: subsystem, Name: name, Help: help})
 	}
 	return &metrics{
 		tasks: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -39,16 +41,17 @@ func newMetrics() *metrics {
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "iapi", Subsystem: "worker", Name: "errors_total", Help: "What failed and is tried again.",
 		}, []string{"doing"}),
-		lookups:    counter("vm_lookups_total", "VMs asked about in VMAPI because of a hint."),
-		reconciled: counter("hosts_reconciled_total", "Hosts reconciled."),
-		overBudget: counter("over_budget_total", "Instrumentations left out of a document for want of room."),
+		lookups:        counter("vm_lookups_total", "VMs asked about in VMAPI because of a hint."),
+		reconciled:     counter("hosts_reconciled_total", "Hosts reconciled."),
+		deltaVMs:       counter("delta_vms_total", "VMs whose records VMAPI named as changed."),
+		deltaHosts:     counter("delta_hosts_total", "Hosts whose facts that has changed."),
+		deltaSucceeded: gauge("worker", "delta_last_success_timestamp_seconds", "When VMAPI was last asked for changed records and answered."),
+		overBudget:     counter("over_budget_total", "Instrumentations left out of a document for want of room."),
 		sweepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "iapi", Subsystem: "sweep", Name: "seconds", Help: "How long sweeps took.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 2, 14),
 		}),
-		sweepVMs:       gauge("vms", "VMs that the sweep under way, or the last one, has read."),
-		sweepDiffering: gauge("differing_hosts", "Hosts whose facts differed from the inventory in the last sweep."),
-		sweepSucceeded: gauge("last_success_timestamp_seconds", "When a sweep last compared everything."),
+		sweepVMs: gauge("sweep", "vms", "VMs that this process's sweep has read so far."),
 		guarded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "iapi", Subsystem: "sweep", Name: "guarded", Help: "How much a guard keeps from being removed.",
 		}, []string{"guard"}),
@@ -58,7 +61,7 @@ func newMetrics() *metrics {
 func (m *metrics) register(r prometheus.Registerer, s Store, client redis.UniversalClient) error {
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.batches, m.errors, m.lookups, m.reconciled, m.overBudget,
-		m.sweepSeconds, m.sweepVMs, m.sweepDiffering, m.sweepSucceeded, m.guarded, backlogCollector{s, asynq.NewInspectorFromRedisClient(client)},
+		m.deltaVMs, m.deltaHosts, m.deltaSucceeded, m.sweepSeconds, m.sweepVMs, m.guarded, backlogCollector{s, asynq.NewInspectorFromRedisClient(client)},
 	} {
 		if err := r.Register(c); err != nil {
 			return err
@@ -76,13 +79,19 @@ type backlogCollector struct {
 var (
 	dirtyDesc  = prometheus.NewDesc("iapi_backlog", "What waits to be done, by kind.", []string{"kind"}, nil)
 	oldestDesc = prometheus.NewDesc("iapi_backlog_oldest_seconds", "How long the oldest has waited, by kind.", []string{"kind"}, nil)
+	sweptDesc  = prometheus.NewDesc("iapi_sweep_last_success_timestamp_seconds", "When a sweep of any worker last compared everything; 0: never.", nil, nil)
+	countDesc  = prometheus.NewDesc("iapi_sweep_last_vms", "VMs that the last such sweep has read.", nil, nil)
+	differDesc = prometheus.NewDesc("iapi_sweep_last_differing_hosts", "Hosts whose facts differed from the inventory in it.", nil, nil)
+	staleDesc  = prometheus.NewDesc("iapi_sweep_stale_instrumentations", "Instrumentations that are placed by older knowledge, since the inventory could not be asked, as counted by it.", nil, nil)
 	queueDesc  = prometheus.NewDesc("iapi_queue_tasks", "Tasks by queue and state.", []string{"queue", "state"}, nil)
 )
 
 func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- dirtyDesc
 	ch <- oldestDesc
-	ch <- queueDesc
+	for _, d := range []*prometheus.Desc{queueDesc, sweptDesc, countDesc, differDesc, staleDesc} {
+		ch <- d
+	}
 }
 
 func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
@@ -99,6 +108,17 @@ func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	if e, err := c.store.LastSweep(ctx); err == nil {
+		var at float64
+		if !e.At.IsZero() {
+			at = float64(e.At.UnixMilli()) / 1000
+		}
+		for d, v := range map[*prometheus.Desc]float64{
+			sweptDesc: at, countDesc: float64(e.VMs), differDesc: float64(e.Differing), staleDesc: float64(e.Stale),
+		} {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+		}
+	}
 	b, err := c.store.Backlog(ctx)
 	if err != nil {
 		return

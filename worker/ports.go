@@ -53,6 +53,10 @@ type Store interface {
 	Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Remove(ctx context.Context, id instrumentation.ID) error
 
+	PutWalk(ctx context.Context, w store.Walk) error
+	Walk(ctx context.Context, id string) (store.Walk, error)
+	EndSweep(ctx context.Context, e store.Swept) error
+	LastSweep(ctx context.Context) (store.Swept, error)
 	PutGuard(ctx context.Context, g instrumentation.Guard) (confirmed bool, err error)
 	DropGuard(ctx context.Context, id string) error
 	Lease(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error)
@@ -66,6 +70,7 @@ type VMAPI interface {
 	VM(ctx context.Context, vm uuid.UUID) (inventory.VM, error)
 	Each(ctx context.Context, q vmapi.Query, fn func(page []inventory.VM) error) error
 	EachFrom(ctx context.Context, q vmapi.Query, marker uuid.UUID, fn func(page []inventory.VM, marker uuid.UUID) error) error
+	ChangedSince(ctx context.Context, t time.Time, fn func(page []inventory.VM) error) error
 }
 
 // CNAPI is the inventory of hosts; *cnapi.Client is one.

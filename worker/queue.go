@@ -46,6 +46,11 @@ func NewQueue(client redis.UniversalClient, marker Marker) *Queue {
 	return &Queue{asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client), marker}
 }
 
+// sweepPayload names the walk, so that a sweep that is run again goes on where it was, and no other does.
+type sweepPayload struct {
+	Walk string `json:"walk"`
+}
+
 type evaluatePayload struct {
 	ID       instrumentation.ID `json:"id"`
 	Revision int                `json:"revision"`
@@ -59,16 +64,17 @@ type stopPayload struct {
 
 // Evaluate implements instrumentation.Queue. Calls for the same revision that wait together become one.
 func (q *Queue) Evaluate(ctx context.Context, id instrumentation.ID, revision int) error {
-	return q.once(ctx, taskEvaluate, evaluatePayload{id, revision}, queueTasks, string(id)+":"+strconv.Itoa(revision),
+	return q.once(ctx, taskEvaluate, evaluatePayload{id, revision}, queueTasks, string(id)+":"+strconv.Itoa(revision), true,
 		asynq.MaxRetry(20), asynq.Timeout(evaluateTimeout))
 }
 
 // NotifyVM implements instrumentation.Queue.
 func (q *Queue) NotifyVM(ctx context.Context, vm uuid.UUID) error { return q.marker.MarkVMs(ctx, vm) }
 
-// Sweep implements instrumentation.Queue. Sweeps that wait together become one.
+// Sweep implements instrumentation.Queue. Sweeps that wait together become one, but for one that has begun and waits to
+// go on: what it has read is older than this call.
 func (q *Queue) Sweep(ctx context.Context) error {
-	return q.once(ctx, taskSweep, struct{}{}, queueSweep, "sweep", asynq.MaxRetry(3), asynq.Timeout(sweepTimeout))
+	return q.once(ctx, taskSweep, sweepPayload{uuid.NewString()}, queueSweep, "sweep", false, asynq.MaxRetry(3), asynq.Timeout(sweepTimeout))
 }
 
 // StopTracing implements instrumentation.Queue.
@@ -81,14 +87,23 @@ func (q *Queue) StopTracing(ctx context.Context, hosts []uuid.UUID, reason strin
 	return wrap("enqueue "+taskStop, err)
 }
 
+// beside is how many tasks for the same thing there may be, of which one waits and the others run. Those of workers that
+// were killed count as running until asynq gives them back, after a minute and more.
+const beside = 8
+
 // once adds a task unless one with the id waits already. Beside one that runs, which may have looked at the world before
-// this was asked, another waits. One that has failed for good makes room.
-func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id string, opts ...asynq.Option) error {
+// this was asked, another waits; so it does beside one that waits to be tried again, unless retried says that this will
+// do. One that has failed for good makes room.
+func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id string, retried bool, opts ...asynq.Option) error {
 	body, err := json.Marshal(payload)
 	if err != nil {
 		return fmt.Errorf("encode the task %s: %w", kind, err)
 	}
-	for _, id := range []string{id, id + ":again"} {
+	for n := range beside {
+		id := id
+		if n > 0 {
+			id += ":" + strconv.Itoa(n)
+		}
 		for range 2 {
 			_, err := q.client.EnqueueContext(ctx, asynq.NewTask(kind, body), append(opts, asynq.Queue(queue), asynq.TaskID(id))...)
 			if !errors.Is(err, asynq.ErrTaskIDConflict) {
@@ -105,7 +120,7 @@ func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id st
 					return fmt.Errorf("make room for the task %s: %w", kind, err)
 				}
 				continue
-			case info.State != asynq.TaskStateActive:
+			case info.State != asynq.TaskStateActive && (retried || info.State != asynq.TaskStateRetry):
 				return nil
 			}
 			break

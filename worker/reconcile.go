@@ -23,6 +23,7 @@ const repeats = 4
 
 // reconcileLoop waits for work and does all that there is, until ctx ends.
 func (w *Worker) reconcileLoop(ctx context.Context) {
+	pause := time.Duration(0) // after a failure, growing while it lasts
 	for ctx.Err() == nil {
 		if err := w.Store.AwaitWork(ctx, w.name, w.Tick); err != nil {
 			w.failed(ctx, "wait for work", err)
@@ -31,8 +32,11 @@ func (w *Worker) reconcileLoop(ctx context.Context) {
 		}
 		if err := w.drain(ctx); err != nil {
 			w.failed(ctx, "reconcile", err)
-			sleep(ctx, 100*time.Millisecond)
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+			sleep(ctx, pause)
+			continue
 		}
+		pause = 0
 	}
 }
 
@@ -164,6 +168,9 @@ func (w *Worker) attempt(ctx context.Context, todo []*work) error {
 	if err != nil {
 		return err
 	}
+	if err := w.syncCatalog(ctx); err != nil {
+		return err
+	}
 	each(w, todo, func(t *work) {
 		if t.err == nil {
 			t.done, t.err = w.commit(ctx, set, t.claim, t.facts)
@@ -245,8 +252,8 @@ func (w *Worker) judgeAll(ctx context.Context, ids []instrumentation.ID) error {
 		if state == instrumentation.Enabled && rec.EnabledAt.IsZero() {
 			enabled = now
 		}
-		if state == rec.State && enabled.IsZero() {
-			continue
+		if state == rec.State && enabled.IsZero() || state == instrumentation.Expired {
+			continue // what has expired is the tick's, which first has the documents drop it
 		}
 		err := w.Store.SetState(ctx, rec.ID, rec.Revision, state, enabled)
 		// A new revision is judged when it has been evaluated.

@@ -13,7 +13,7 @@ import (
 
 const (
 	scheduleLease = "schedule"
-	leaseFor      = 15 * time.Second
+	leaseFor      = 5 * time.Second // a dead holder's successor listens to the feed again at most 7 s later
 )
 
 // scheduleLoop holds the schedule whenever nobody else does, until ctx ends.
@@ -25,12 +25,12 @@ func (w *Worker) scheduleLoop(ctx context.Context) {
 			w.hold(ctx)
 			continue
 		}
-		sleep(ctx, leaseFor/6+rand.N(leaseFor/6))
+		sleep(ctx, leaseFor/5+rand.N(leaseFor/5))
 	}
 }
 
-// hold does what only one process at a time should do, as long as it has the lease: periodic sweeps, and listening to
-// VMAPI's changefeed. It stops before the lease can have lapsed; that two do it for a moment would harm nothing.
+// hold does what only one process at a time should do, as long as it has the lease: periodic sweeps, listening to
+// VMAPI's changefeed, and asking what has changed. It stops before the lease can have lapsed; that two do it for a moment would harm nothing.
 func (w *Worker) hold(ctx context.Context) {
 	w.log.InfoContext(ctx, "this process holds the schedule", "worker", w.name)
 	var g errgroup.Group
@@ -65,6 +65,9 @@ func (w *Worker) hold(ctx context.Context) {
 			w.failed(held, "listen to the changefeed", w.Feed.Listen(held, w.Listen, feedHandler{w}))
 			return nil
 		})
+	}
+	if w.DeltaEvery > 0 {
+		g.Go(func() error { w.deltaLoop(held); return nil })
 	}
 	_ = g.Wait() // none of them returns an error
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -37,13 +37,18 @@ const (
 // read again by themselves, and a host loses VMs only when both readings agree. When the walk fails it goes on behind its
 // last good page; when that does not help either, what could be read is not acted upon. When more would be removed than
 // the guard's share, everything is added that is new and nothing removed until an operator confirms the guard.
-func (w *Worker) Sweep(ctx context.Context) error {
+func (w *Worker) Sweep(ctx context.Context) error { return w.sweep(ctx, uuid.NewString()) }
+
+// sweep is Sweep with a name for its walk. How far the walk has come is kept in the store, so that whoever runs a sweep by
+// the same name again, after an error or when its worker was killed, goes on behind what was seen. The sums that it takes
+// over may be older than the rest: they only say which hosts to read anew.
+func (w *Worker) sweep(ctx context.Context, name string) error {
 	begun := time.Now()
 	hostsErr := w.sweepHosts(ctx)
 	if hostsErr != nil {
 		hostsErr = fmt.Errorf("sweep the hosts: %w", hostsErr)
 	}
-	err := w.sweepVMs(ctx)
+	swept, err := w.sweepVMs(ctx, name)
 	if err != nil {
 		err = fmt.Errorf("sweep the VMs: %w", err)
 	}
@@ -51,9 +56,14 @@ func (w *Worker) Sweep(ctx context.Context) error {
 	if err = errors.Join(hostsErr, err); err != nil {
 		return err
 	}
-	w.metrics.sweepSucceeded.Set(float64(w.Clock().Unix()))
-	w.log.InfoContext(ctx, "the inventory was swept", "seconds", time.Since(begun).Seconds())
-	return w.refreshStale(ctx)
+	if swept.Stale, err = w.refreshStale(ctx); err != nil {
+		return err
+	}
+	if swept.At, err = w.Store.Now(ctx); err != nil {
+		return fmt.Errorf("note the end of a sweep: %w", err)
+	}
+	w.log.InfoContext(ctx, "the inventory was swept", "seconds", time.Since(begun).Seconds(), "vms", swept.VMs, "differing_hosts", swept.Differing)
+	return w.Store.EndSweep(ctx, swept)
 }
 
 // sweepHosts takes over what CNAPI says of hosts. A host that CNAPI does not list leaves, unless VMs are known to be on it.
@@ -121,14 +131,15 @@ func (w *Worker) may(ctx context.Context, guard, reason string, gone, of int, em
 }
 
 // sweepVMs compares the VMs of every host.
-func (w *Worker) sweepVMs(ctx context.Context) error {
-	listed, err := w.walk(ctx)
+func (w *Worker) sweepVMs(ctx context.Context, name string) (store.Swept, error) {
+	seen, err := w.walk(ctx, name)
 	if err != nil {
-		return err
+		return store.Swept{}, err
 	}
+	listed := seen.Sums
 	facts, err := w.Store.Digests(ctx)
 	if err != nil {
-		return fmt.Errorf("read the digests: %w", err)
+		return store.Swept{}, fmt.Errorf("read the digests: %w", err)
 	}
 	var total, found, shrinking int
 	for id, f := range facts {
@@ -149,10 +160,19 @@ func (w *Worker) sweepVMs(ctx context.Context) error {
 			differing = append(differing, id)
 		}
 	}
-	w.metrics.sweepDiffering.Set(float64(len(differing)))
+	known, err := w.Store.HostIDs(ctx)
+	if err != nil {
+		return store.Swept{}, fmt.Errorf("list the hosts: %w", err)
+	}
+	for _, id := range known { // hosts without VMs have their turn too
+		if _, ok := listed[id]; !ok && facts[id].VMs == 0 {
+			same = append(same, id)
+		}
+	}
+	swept := store.Swept{VMs: seen.Seen, Differing: len(differing)}
 	shrink, err := w.may(ctx, GuardVMs, "VMAPI no longer lists %d of %d machines where they were", shrinking, total, found == 0)
 	if err != nil {
-		return err
+		return swept, err
 	}
 	few := w.fewOf(same)
 	failures := make([]error, len(differing)+len(few))
@@ -163,18 +183,22 @@ func (w *Worker) sweepVMs(ctx context.Context) error {
 	}
 	each(w, order, func(i int) { failures[i] = w.sweepHost(ctx, hosts[i], listed[hosts[i]], facts[hosts[i]], shrink) })
 	if err := w.Store.MarkHosts(ctx, false, few...); err != nil {
-		return fmt.Errorf("mark hosts: %w", err)
+		return swept, fmt.Errorf("mark hosts: %w", err)
 	}
-	return errors.Join(failures...)
+	return swept, errors.Join(failures...)
 }
 
 // walk lists every active VM once and sums up those of each host. Nothing is kept of the VMs themselves.
-func (w *Worker) walk(ctx context.Context) (map[uuid.UUID]store.HostDigest, error) {
-	sums := map[uuid.UUID]store.HostDigest{}
-	w.metrics.sweepVMs.Set(0)
-	marker, seen := uuid.Nil, 0
+func (w *Worker) walk(ctx context.Context, name string) (store.Walk, error) {
+	at, err := w.Store.Walk(ctx, name)
+	if err != nil {
+		w.failed(ctx, "read how far the sweep had come", err) // it begins again
+		at = store.Walk{ID: name, Sums: map[uuid.UUID]store.HostDigest{}}
+	}
+	sums, kept := at.Sums, time.Now()
+	w.metrics.sweepVMs.Set(float64(at.Seen))
 	for tries := 0; ; tries++ {
-		err := w.VMAPI.EachFrom(ctx, vmapi.Query{Active: true}, marker, func(page []inventory.VM, last uuid.UUID) error {
+		err := w.VMAPI.EachFrom(ctx, vmapi.Query{Active: true}, at.Marker, func(page []inventory.VM, last uuid.UUID) error {
 			for i := range page {
 				if vm := &page[i]; vm.Placed() {
 					d := sums[vm.Host]
@@ -183,20 +207,24 @@ func (w *Worker) walk(ctx context.Context) (map[uuid.UUID]store.HostDigest, erro
 					sums[vm.Host] = d
 				}
 			}
-			marker, tries = last, 0
-			seen += len(page)
-			w.metrics.sweepVMs.Set(float64(seen))
+			at.Marker, tries = last, 0
+			at.Seen += len(page)
+			w.metrics.sweepVMs.Set(float64(at.Seen))
+			if time.Since(kept) >= w.keep {
+				w.failed(ctx, "keep how far the sweep has come", w.Store.PutWalk(ctx, at))
+				kept = time.Now()
+			}
 			return nil
 		})
 		if err == nil {
-			return sums, nil
+			return at, nil
 		}
 		if !errors.Is(err, inventory.ErrUnavailable) || tries == pageTries {
-			return nil, err
+			return at, err
 		}
-		w.failed(ctx, "read a page of VMs", err, "behind", marker)
+		w.failed(ctx, "read a page of VMs", err, "behind", at.Marker)
 		if !sleep(ctx, min(w.Tick, time.Second<<tries)) {
-			return nil, ctx.Err()
+			return at, ctx.Err()
 		}
 	}
 }
@@ -249,8 +277,9 @@ func (w *Worker) sweepHost(ctx context.Context, host uuid.UUID, listed, facts st
 	return nil
 }
 
-// refreshStale has those evaluated again about which the inventory could not be asked, now that it answers.
-func (w *Worker) refreshStale(ctx context.Context) error {
+// refreshStale has those evaluated again about which the inventory could not be asked, now that it answers, and
+// returns how many they are.
+func (w *Worker) refreshStale(ctx context.Context) (int, error) {
 	var stale []store.Pending
 	if _, err := w.Store.AllLive(ctx, func(recs []instrumentation.Instrumentation) error {
 		for _, rec := range recs {
@@ -260,14 +289,14 @@ func (w *Worker) refreshStale(ctx context.Context) error {
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("look for stale instrumentations: %w", err)
+		return 0, fmt.Errorf("look for stale instrumentations: %w", err)
 	}
 	for _, p := range stale {
 		if err := w.queue.Evaluate(ctx, p.ID, p.Revision); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return len(stale), nil
 }
 
 // sortedKeys returns the keys of a set, sorted.

@@ -153,10 +153,10 @@ func TestAWalkGoesOnBehindItsLastGoodPage(t *testing.T) {
 			return nil
 		}
 	})
-	sums, err := w.walk(context.Background())
+	walk, err := w.walk(context.Background(), "a")
 	require.NoError(t, err)
 	n := 0
-	for _, d := range sums {
+	for _, d := range walk.Sums {
 		n += d.VMs
 	}
 	require.Equal(t, 60, n)

@@ -68,7 +68,13 @@ func (w *Worker) handler() asynq.Handler {
 		}
 		return w.evaluate(ctx, p.ID)
 	})
-	mux.HandleFunc(taskSweep, func(ctx context.Context, _ *asynq.Task) error { return w.Sweep(ctx) })
+	mux.HandleFunc(taskSweep, func(ctx context.Context, t *asynq.Task) error {
+		var p sweepPayload
+		if err := payload(t, &p); err != nil {
+			return err
+		}
+		return w.sweep(ctx, p.Walk)
+	})
 	mux.HandleFunc(taskStop, func(ctx context.Context, t *asynq.Task) error {
 		var p stopPayload
 		if err := payload(t, &p); err != nil {

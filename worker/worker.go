@@ -32,6 +32,8 @@ type Options struct {
 	Catalog Catalog
 	Redis   redis.UniversalClient // for asynq; the store's client
 
+	Publications Publications // what operators publish while it runs; nil: the catalog never changes
+
 	Feed        Feed                // the changefeed; nil: none is listened to
 	Listen      vmapi.ListenOptions // how Feed is listened to
 	Clock       func() time.Time    // nil: time.Now
@@ -41,6 +43,7 @@ type Options struct {
 	Lease       time.Duration // of a claimed host or VM, after which another worker takes it over; 0: 5 s
 	Tick        time.Duration // between looks for what was lost; 0: 2 s
 	SweepEvery  time.Duration // between comparisons with the inventory; 0: 10 min
+	DeltaEvery  time.Duration // between questions for what VMAPI's records say has changed; 0: never asked
 	GuardShare  float64       // the share of all VMs or hosts that a sweep may remove unasked; 0: 0.2
 	NoSchedule  bool          // never hold the schedule: neither periodic sweeps nor the changefeed
 }
@@ -54,6 +57,7 @@ type Worker struct {
 	metrics  *metrics
 	log      *slog.Logger
 	patience time.Duration // how long an evaluation waits for the documents of its hosts
+	keep     time.Duration // how often a sweep keeps how far it has come
 }
 
 // New makes a Worker. It does nothing until Run.
@@ -84,7 +88,7 @@ func New(o Options) (*Worker, error) {
 	orDefault(&o.SweepEvery, 10*time.Minute)
 	orDefault(&o.GuardShare, 0.2)
 	w := &Worker{
-		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), patience: 10 * time.Second,
+		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), patience: 10 * time.Second, keep: 5 * time.Second,
 		live: &live{store: o.Store, clock: o.Clock}, metrics: newMetrics(), log: o.Logger,
 	}
 	if o.Registerer != nil {
@@ -111,6 +115,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { w.reconcileLoop(ctx); return nil })
 	g.Go(func() error { w.tickLoop(ctx); return nil })
+	if w.Publications != nil {
+		g.Go(func() error { w.spreadLoop(ctx); return nil })
+	}
 	if !w.NoSchedule {
 		g.Go(func() error { w.scheduleLoop(ctx); return nil })
 	}

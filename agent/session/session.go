@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"iapi/assignment"
+	"iapi/catalog"
 	"iapi/graph/agentdoc"
 )
 
@@ -244,16 +246,25 @@ func (s *Session) Report(ctx context.Context, r Report) (ReportResult, error) {
 	return data.Result, nil
 }
 
-// Definition fetches the document of a metric's definition. The caller verifies its digest.
-func (s *Session) Definition(ctx context.Context, digest string) ([]byte, error) {
+// Definition fetches a metric's definition. The caller verifies its digest and its signature.
+func (s *Session) Definition(ctx context.Context, digest string) (catalog.Publication, error) {
+	var p catalog.Publication
 	var data agentdoc.DefinitionData
 	if err := s.execute(ctx, agentdoc.Definition, map[string]any{"digest": digest}, &data); err != nil {
-		return nil, fmt.Errorf("fetch a definition: %w", err)
+		return p, fmt.Errorf("fetch a definition: %w", err)
 	}
 	if data.Definition == nil {
-		return nil, fmt.Errorf("the API has no definition with the digest %.12s…", digest)
+		return p, fmt.Errorf("the API has no definition with the digest %.12s…", digest)
 	}
-	return []byte(data.Definition.Document), nil
+	p.Document = []byte(data.Definition.Document)
+	if data.Definition.Signature != nil && data.Definition.KeyID != nil {
+		var err error
+		if p.Signature, err = base64.StdEncoding.DecodeString(*data.Definition.Signature); err != nil {
+			return p, fmt.Errorf("decode the definition's signature: %w", err)
+		}
+		p.KeyID = *data.Definition.KeyID
+	}
+	return p, nil
 }
 
 func (s *Session) execute(ctx context.Context, document string, variables, data any) error {

@@ -20,6 +20,7 @@ import (
 
 type agentCmd struct {
 	logging
+	hostPolicyFlags
 	Server    []string `default:"http://127.0.0.1:8080" help:"An API's address. Again: others to try." placeholder:"URL"`
 	Host      string   `help:"This host's uuid. Without: the one kept in the data directory, else one made from the machine's id." placeholder:"UUID"`
 	DataDir   string   `default:"${data_dir}/agent" type:"path" help:"Keeps the credential, the last assignment, definitions and spools."`
@@ -43,6 +44,10 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
 	options := session.Options{Servers: c.Server, Host: host, TLS: tlsConfig, Logger: log, UserAgent: "iapi-agent/" + version()}
 	token, err := agentToken(ctx, c.DataDir, options, c.JoinToken)
 	if err != nil {
@@ -60,13 +65,14 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	if err := zones.Refresh(ctx); err != nil {
 		log.Warn("this host's zones cannot be listed yet", "error", err)
 	}
-	a, err := newAgent(agentParts{host: host, dir: c.DataDir, zones: zones, log: log}, sess)
+	a, err := newAgent(agentParts{host: host, dir: c.DataDir, zones: zones, log: log, collectors: c.Collectors, keys: keys}, sess)
 	if err != nil {
 		return err
 	}
 	log.Info("the agent is running", "host", host, "servers", strings.Join(c.Server, " "))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return zones.Run(ctx) })
+	g.Go(func() error { return pruneSpools(ctx, c.DataDir, log) })
 	g.Go(func() error { return a.Run(ctx) })
 	return g.Wait()
 }

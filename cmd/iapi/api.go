@@ -15,9 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"iapi/catalog"
 	"iapi/delivery"
 	"iapi/graph"
+	"iapi/graph/ratelimit"
 	"iapi/identity"
 	"iapi/instrumentation"
 	"iapi/measure"
@@ -31,11 +31,16 @@ type limitFlags struct {
 	AllowPrivateTargets bool     `help:"Let tenants send to loopback, link-local and metadata addresses of the hosts."`
 	MaxInstrumentations int      `default:"256" help:"Instrumentations that one owner may have."`
 	MaxTracing          int      `default:"8" help:"Tracing instrumentations that one owner may have."`
+	Rate                int      `default:"5000" help:"What a caller may ask for in a second, in units of complexity: about one for each field of an answer. 0: anything. Agents are not counted; they are paced by their heartbeat."`
+	RateBurst           int      `default:"100000" help:"What a caller may save up of that."`
 	Admit               float64  `default:"5000" help:"Websockets that may connect in one second; the others are told when to come back."`
 }
 
 func (f limitFlags) policy() (instrumentation.Policy, error) {
 	p := instrumentation.DefaultPolicy()
+	if f.Rate < 0 || f.RateBurst < 1 {
+		return p, usageError("--rate is 0 or more, and --rate-burst more than 0")
+	}
 	p.Instrumentations, p.TracingInstrumentations = f.MaxInstrumentations, f.MaxTracing
 	p.AllowPrivateTargets = f.AllowPrivateTargets
 	for _, text := range f.DefaultTarget {
@@ -95,7 +100,7 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	definitions, err := catalog.Embedded()
+	published, err := openPublications(ctx, st, log)
 	if err != nil {
 		return err
 	}
@@ -109,14 +114,17 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 	}
 	registry := newRegistry()
 	// The API runs no worker; it evaluates previews by the same code, and exports what waits for workers.
-	previewer, err := newWorker(workerFlags{}, st, vms, hosts, definitions, registry, log)
+	previewer, err := newWorker(workerFlags{}, st, vms, hosts, published, registry, log)
 	if err != nil {
 		return err
 	}
 	part := apiPart{
-		store: st, catalog: definitions, policy: policy, previewer: previewer,
+		store: st, published: published, policy: policy, previewer: previewer,
 		authenticator: identity.Chain(log, authenticators...), admit: c.Admit, drain: c.Drain, origins: c.Origin, log: log,
 		registry: registry,
+	}
+	if c.Rate > 0 {
+		part.limiter = ratelimit.New(st.Client(), c.Rate, c.RateBurst)
 	}
 	fmt.Fprintf(s.out, "IAPI at %s://%s, operators' token in %s\n", scheme, l.Addr(), tokens.Path())
 	return part.run(ctx, l, nil)
@@ -152,7 +160,7 @@ func (c apiCmd) tls() (*tls.Config, error) {
 
 // authenticators are tried in turn.
 func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, st *store.Store, log *slog.Logger) ([]identity.Authenticator, error) {
-	all := []identity.Authenticator{identity.MTLS{}, tokens, identity.AgentToken{Tokens: credentials{st}}}
+	all := []identity.Authenticator{identity.MTLS{Revoked: st.CertificatesRevoked}, tokens, identity.AgentToken{Tokens: credentials{st}}}
 	if c.Issuer == "" {
 		if c.JWTKeys != "" {
 			return nil, usageError("--jwt-keys needs --issuer: whose tokens are they?")
@@ -179,10 +187,11 @@ func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, 
 // apiPart is an API on a store; "iapi api" and "iapi dev" run it.
 type apiPart struct {
 	store         *store.Store
-	catalog       *catalog.Catalog
+	published     publications
 	policy        instrumentation.Policy
 	previewer     instrumentation.Previewer
 	authenticator identity.Authenticator
+	limiter       graph.Limiter // nil: no limit
 	admit         float64
 	drain         time.Duration
 	origins       []string
@@ -200,7 +209,7 @@ func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http
 	tokens := credentials{p.store}
 	service, err := instrumentation.New(instrumentation.Options{
 		Store: p.store, Queue: worker.NewQueue(p.store.Client(), p.store), Previewer: p.previewer, Agents: tokens,
-		Catalog: p.catalog, Policy: p.policy, Secret: secret, Logger: p.log,
+		Catalog: p.published, Publisher: p.published, Policy: p.policy, Secret: secret, Logger: p.log,
 	})
 	if err != nil {
 		return err
@@ -208,7 +217,7 @@ func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http
 	hub := delivery.New(feedSource{p.store}, delivery.Options{Logger: p.log})
 	options := graph.Options{
 		Service: service, Delivery: hub, Authenticator: p.authenticator, Records: p.store, JoinTokens: tokens,
-		Ready: p.store.Ready, Dev: p.dev, Origins: p.origins, Logger: p.log, Registry: p.registry,
+		Ready: p.store.Ready, Limiter: p.limiter, Dev: p.dev, Origins: p.origins, Logger: p.log, Registry: p.registry,
 	}
 	options.Websocket.RestartWindow = p.drain
 	if p.admit > 0 {
@@ -228,6 +237,7 @@ func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.published.Run(ctx) })
 	g.Go(func() error { return hub.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error {

@@ -135,7 +135,7 @@ func decodeAnswer(resp *http.Response, raw []byte, data any) error {
 		case "NOT_FOUND":
 			code = exitNotFound
 		case "UNAUTHENTICATED":
-			text += "; give --token, or --data-dir where the server keeps its token"
+			text = strings.TrimSuffix(text, ".") + " (--token gives one, --data-dir names where the server keeps its own)"
 		case "INTERNAL":
 			text += " (correlation id " + e.Extensions.CorrelationID + ")"
 		}

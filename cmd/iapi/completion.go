@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -22,15 +22,24 @@ func (c completionCmd) Run(s streams, parser *kong.Kong) error {
 	commands := make(map[string][]string)
 	var names []string
 	for _, node := range parser.Model.Leaves(true) {
-		names = append(names, node.Name)
+		name := node.Name
+		if node.Parent != nil && node.Parent.Type == kong.CommandNode { // "iapi metrics lint" completes as a word of metrics
+			name = node.Parent.Name
+			commands[name] = append(commands[name], node.Name)
+		}
+		names = append(names, name)
 		for _, group := range node.AllFlags(true) {
 			for _, flag := range group {
-				commands[node.Name] = append(commands[node.Name], "--"+flag.Name)
+				commands[name] = append(commands[name], "--"+flag.Name)
 			}
 		}
-		sort.Strings(commands[node.Name])
 	}
-	sort.Strings(names)
+	slices.Sort(names)
+	names = slices.Compact(names)
+	for _, name := range names {
+		slices.Sort(commands[name])
+		commands[name] = slices.Compact(commands[name])
+	}
 	switch c.Shell {
 	case "bash", "zsh":
 		if c.Shell == "zsh" {
@@ -51,8 +60,12 @@ func (c completionCmd) Run(s streams, parser *kong.Kong) error {
 	case "fish":
 		for _, name := range names {
 			fmt.Fprintf(s.out, "complete -c iapi -f -n __fish_use_subcommand -a %s\n", name)
-			for _, flag := range commands[name] {
-				fmt.Fprintf(s.out, "complete -c iapi -n '__fish_seen_subcommand_from %s' -l %s\n", name, strings.TrimPrefix(flag, "--"))
+			for _, word := range commands[name] {
+				option := "-f -a"
+				if strings.HasPrefix(word, "--") {
+					option, word = "-l", strings.TrimPrefix(word, "--")
+				}
+				fmt.Fprintf(s.out, "complete -c iapi -n '__fish_seen_subcommand_from %s' %s %s\n", name, option, word)
 			}
 		}
 	}

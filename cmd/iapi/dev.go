@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"iapi/agent/session"
-	"iapi/catalog"
 	"iapi/collectors/zone"
 	"iapi/dataapi"
 	"iapi/identity"
@@ -29,6 +28,7 @@ import (
 
 type devCmd struct {
 	logging
+	hostPolicyFlags
 	Listen  string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
 	DataDir string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
 	Fleet   string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
@@ -61,19 +61,28 @@ type devParts struct {
 
 func (c devCmd) Run(ctx context.Context, s streams) error {
 	log := c.logger(s.err)
-	if err := writableDir(c.DataDir); err != nil {
-		return err
-	}
 	p := devParts{cmd: c, log: log, out: s.out}
+	// Whatever can be refused is refused before anything is written.
+	var file vmapitest.Fleet
 	var err error
-	if p.tokens, err = identity.OpenTokenFile(c.DataDir); err != nil {
-		return err
+	if c.Fleet != "" {
+		if file, err = p.readFleet(); err != nil {
+			return err
+		}
+	} else if c.Host != "" {
+		return usageError("--host goes with --fleet")
 	}
 	l, err := listen("listen", c.Listen)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	if err := writableDir(c.DataDir); err != nil {
+		return err
+	}
+	if p.tokens, err = identity.OpenTokenFile(c.DataDir); err != nil {
+		return err
+	}
 	options := store.Options{Logger: log, Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}}
 	if c.Redis != "" {
 		options.URL, options.Embedded = c.Redis, nil
@@ -88,7 +97,7 @@ func (c devCmd) Run(ctx context.Context, s streams) error {
 	}()
 	p.sim = vmapitest.New(vmapitest.Options{Logger: log, FeedLatency: 200 * time.Millisecond, Datacenter: "dev"})
 	defer p.sim.Close()
-	if err := p.inventory(ctx); err != nil {
+	if err := p.inventory(ctx, file); err != nil {
 		return err
 	}
 	if err := p.run(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
@@ -99,22 +108,19 @@ func (c devCmd) Run(ctx context.Context, s streams) error {
 }
 
 // inventory fills the simulated inventory: with this machine, or with a file.
-func (p *devParts) inventory(ctx context.Context) error {
+func (p *devParts) inventory(ctx context.Context, file vmapitest.Fleet) error {
 	agentDir := filepath.Join(p.cmd.DataDir, "agent")
 	if err := os.MkdirAll(agentDir, 0o700); err != nil {
 		return fmt.Errorf("make the agent's directory: %w", err)
+	}
+	if p.cmd.Fleet != "" {
+		return p.fileFleet(file)
 	}
 	host, err := hostID(agentDir)
 	if err != nil {
 		return err
 	}
 	p.host = host
-	if p.cmd.Fleet != "" {
-		return p.fileFleet()
-	}
-	if p.cmd.Host != "" {
-		return usageError("--host goes with --fleet")
-	}
 	p.zones, err = zone.New(zone.Options{Host: host, Owner: zone.FixedOwner(devOwner), Interval: 2 * time.Second, Logger: p.log})
 	if err != nil {
 		return err
@@ -130,38 +136,38 @@ func (p *devParts) inventory(ctx context.Context) error {
 	return nil
 }
 
-func (p *devParts) fileFleet() error {
+// readFleet reads the file, and decides which of its hosts the agent stands for.
+func (p *devParts) readFleet() (vmapitest.Fleet, error) {
 	fleet, err := vmapitest.LoadFleet(p.cmd.Fleet)
 	if err != nil {
-		return usageError("--fleet: %w", err)
+		return fleet, usageError("--fleet: %w", err)
 	}
 	if len(fleet.Hosts) == 0 {
-		return usageError("--fleet: %s has no host for this machine's agent to stand for", p.cmd.Fleet)
+		return fleet, usageError("--fleet: %s has no host for this machine's agent to stand for", p.cmd.Fleet)
 	}
 	p.host = fleet.Hosts[0].UUID
 	if p.cmd.Host != "" {
 		if p.host, err = uuid.Parse(p.cmd.Host); err != nil {
-			return usageError("--host %q: not a uuid", p.cmd.Host)
+			return fleet, usageError("--host %q: not a uuid", p.cmd.Host)
 		}
 	}
-	name := ""
 	for _, h := range fleet.Hosts {
 		if h.UUID == p.host {
-			name = h.Hostname
+			p.about = fmt.Sprintf("%d VMs on %d hosts; this machine's agent stands for %s", len(fleet.VMs), len(fleet.Hosts), h.Hostname)
+			return fleet, nil
 		}
 	}
-	if name == "" {
-		return usageError("--host: %s has no host %s", p.cmd.Fleet, p.host)
-	}
+	return fleet, usageError("--host: %s has no host %s", p.cmd.Fleet, p.host)
+}
+
+// fileFleet fills the inventory with a fleet.
+func (p *devParts) fileFleet(fleet vmapitest.Fleet) error {
 	if err := p.sim.Load(fleet); err != nil {
 		return err
 	}
+	var err error
 	p.zones, err = zone.New(zone.Options{Host: p.host, Logger: p.log})
-	if err != nil {
-		return err
-	}
-	p.about = fmt.Sprintf("%d VMs on %d hosts; this machine's agent stands for %s", len(fleet.VMs), len(fleet.Hosts), name)
-	return nil
+	return err
 }
 
 // run starts every part and waits for them.
@@ -176,13 +182,13 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	definitions, err := catalog.Embedded()
+	published, err := openPublications(ctx, p.store, p.log)
 	if err != nil {
 		return err
 	}
 	policy := instrumentationPolicy(base)
 	registry := newRegistry()
-	w, err := newWorker(workerFlags{Concurrency: 8, SweepEvery: time.Minute, GuardShare: 0.2}, p.store, vms, hosts, definitions, registry, p.log)
+	w, err := newWorker(workerFlags{Concurrency: 8, SweepEvery: time.Minute, GuardShare: 0.2}, p.store, vms, hosts, published, registry, p.log)
 	if err != nil {
 		return err
 	}
@@ -194,7 +200,7 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 		p.log.Warn("others can reach this listener, so the token in the data directory is needed", "listen", l.Addr())
 	}
 	api := apiPart{
-		store: p.store, catalog: definitions, policy: policy, previewer: w,
+		store: p.store, published: published, policy: policy, previewer: w,
 		authenticator: identity.Chain(p.log, authenticators...), drain: time.Second, dev: true, log: p.log, registry: registry,
 	}
 
@@ -205,7 +211,8 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 	})
 	g.Go(func() error {
 		defer data.Close()
-		return api.run(ctx, l, map[string]http.Handler{dataPath: http.StripPrefix(strings.TrimSuffix(dataPath, "/"), data.Handler())})
+		door := guarded(api.authenticator, http.StripPrefix(strings.TrimSuffix(dataPath, "/"), data.Handler()))
+		return api.run(ctx, l, map[string]http.Handler{dataPath: door})
 	})
 	g.Go(func() error { <-ctx.Done(); return data.Close() }) // ends live readers, which the server would wait for
 	g.Go(func() error { return w.Run(ctx) })
@@ -214,8 +221,24 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 		g.Go(func() error { return p.fleet.run(ctx) })
 	}
 	g.Go(func() error { return p.agent(ctx, base) })
+	g.Go(func() error { return pruneSpools(ctx, filepath.Join(p.cmd.DataDir, "agent"), p.log) })
 	p.greet(base, simListener.Addr())
 	return g.Wait()
+}
+
+// guarded lets through what comes from this machine, as agents and who watches do, and who has a credential. The Data API
+// itself has no door, and must not be read by a web page whose name resolves to this machine.
+func guarded(authenticator identity.Authenticator, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := (identity.Local{}).Authenticate(r); err != nil {
+			if _, err := authenticator.Authenticate(r); err != nil {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				http.Error(w, `{"error":"credentials are needed"}`, http.StatusUnauthorized)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // dataPath is where the Data API is, beside the API.
@@ -227,12 +250,16 @@ func (p *devParts) agent(ctx context.Context, base string) error {
 	if err := p.store.SetAgentToken(ctx, p.host, hash); err != nil {
 		return err
 	}
+	keys, err := p.cmd.keys()
+	if err != nil {
+		return err
+	}
 	sess, err := session.New(session.Options{Servers: []string{base}, Host: p.host, Token: func() string { return token },
 		Logger: p.log, UserAgent: "iapi-agent/" + version()})
 	if err != nil {
 		return err
 	}
-	a, err := newAgent(agentParts{host: p.host, dir: filepath.Join(p.cmd.DataDir, "agent"), zones: p.zones, log: p.log}, sess)
+	a, err := newAgent(agentParts{host: p.host, dir: filepath.Join(p.cmd.DataDir, "agent"), zones: p.zones, log: p.log, collectors: p.cmd.Collectors, keys: keys}, sess)
 	if err != nil {
 		return err
 	}
@@ -241,9 +268,12 @@ func (p *devParts) agent(ctx context.Context, base string) error {
 
 func (p *devParts) greet(base string, inventory net.Addr) {
 	program := os.Args[0]
-	server := ""
+	server := "" // the flags without which the client would look elsewhere
 	if base != "http://127.0.0.1:8080" {
 		server = " --server " + base
+	}
+	if p.cmd.DataDir != defaultDataDir() {
+		server += " --data-dir " + p.cmd.DataDir
 	}
 	fmt.Fprintf(p.out, `IAPI is running: API, worker, agent, inventory, Data API and store, all in this process.
 

@@ -22,6 +22,14 @@ fragment fields on Instrumentation {
   }
 }`
 
+	publishDocument = `mutation Publish($input: PublishMetricInput!) {
+  publishMetric(input: $input) { metric { name definition { digest } } userErrors { message path code } }
+}`
+
+	retireDocument = `mutation Retire($input: RetireMetricInput!) {
+  retireMetric(input: $input) { retiredName userErrors { message path code } }
+}`
+
 	createDocument = `mutation Create($input: CreateInstrumentationInput!) {
   createInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
 }` + instrumentationFields

@@ -66,13 +66,14 @@ func (f redisFlags) open(ctx context.Context, log *slog.Logger) (*store.Store, e
 type workerFlags struct {
 	Concurrency int           `default:"8" help:"Hosts, VMs and tasks at once, each."`
 	SweepEvery  time.Duration `default:"10m" help:"Time between comparisons of everything with the inventory."`
+	DeltaEvery  time.Duration `default:"0s" help:"Also ask VMAPI this often which of its records have changed, in case the changefeed says nothing. The clocks must agree to within a minute. 0: never."`
 	GuardShare  float64       `default:"0.2" help:"A sweep that would remove more than this share of all VMs or hosts waits for an operator."`
 }
 
-func newWorker(f workerFlags, st *store.Store, vms *vmapi.Client, hosts *cnapi.Client, cat *catalog.Catalog, reg prometheus.Registerer, log *slog.Logger) (*worker.Worker, error) {
+func newWorker(f workerFlags, st *store.Store, vms *vmapi.Client, hosts *cnapi.Client, published publications, reg prometheus.Registerer, log *slog.Logger) (*worker.Worker, error) {
 	return worker.New(worker.Options{
-		Store: st, VMAPI: vms, CNAPI: hosts, Catalog: cat, Redis: st.Client(), Feed: vms, Logger: log, Registerer: reg,
-		Concurrency: f.Concurrency, SweepEvery: f.SweepEvery, GuardShare: f.GuardShare,
+		Store: st, VMAPI: vms, CNAPI: hosts, Catalog: catalog.Assigned{Live: published.Live}, Publications: published, Redis: st.Client(), Feed: vms, Logger: log, Registerer: reg,
+		Concurrency: f.Concurrency, SweepEvery: f.SweepEvery, DeltaEvery: f.DeltaEvery, GuardShare: f.GuardShare,
 	})
 }
 
@@ -88,6 +89,9 @@ type agentParts struct {
 	dir   string
 	zones *zone.Resolver
 	log   *slog.Logger
+
+	collectors []string     // that this host's policy allows; nil: all
+	keys       catalog.Keys // that definitions must be signed with; nil: any
 }
 
 // newAgent makes this host's agent on a session.
@@ -96,14 +100,14 @@ func newAgent(p agentParts, s *session.Session) (*agent.Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this host's name: %w", err)
 	}
-	registry := measuring.New(measuring.Options{Zones: p.zones, HostID: p.host, Hostname: hostname, Logger: p.log})
+	registry := measuring.New(measuring.Options{Zones: p.zones, HostID: p.host, Hostname: hostname, Allowed: p.collectors, Logger: p.log})
 	spool := ""
 	if p.dir != "" {
 		spool = filepath.Join(p.dir, "spool")
 	}
 	return agent.New(agent.Options{
 		Host: p.host, Version: version(), Session: s, Collectors: registry, Dir: p.dir, Logger: p.log,
-		Capabilities: []string{"kstat", "procfs", "zfs"},
+		Capabilities: registry.Collectors(), TrustedKeys: p.keys,
 		OpenTarget: func(instrumentation string, t measure.Target) (agent.Queue, error) {
 			return targets.Open(t, targets.Options{Dir: spool, Name: instrumentation, HostID: p.host, Hostname: hostname,
 				Version: version(), Logger: p.log.With("instrumentation", instrumentation)})
@@ -158,4 +162,21 @@ func serve(ctx context.Context, l net.Listener, server *http.Server, shutdown fu
 	}
 	<-failed
 	return ctx.Err()
+}
+
+// pruneSpools removes the spools of instrumentations that are gone, at the start and each hour, until ctx ends.
+func pruneSpools(ctx context.Context, agentDir string, log *slog.Logger) error {
+	const age = 24 * time.Hour // as long as a spool keeps data
+	ticker := time.NewTicker(time.Hour)
+	defer ticker.Stop()
+	for {
+		if err := targets.PruneSpools(filepath.Join(agentDir, "spool"), age, time.Now()); err != nil {
+			log.Warn("old spools cannot be removed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
 }

@@ -5,77 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 )
-
-type metricsCmd struct {
-	clientFlags
-	Name      string `arg:"" optional:"" help:"Show this metric with its fields."`
-	Module    string `help:"Only this module, for example disk."`
-	Collector string `enum:",kstat,procfs,zfs,dtrace" default:"" help:"Only metrics that this collector can give: kstat, procfs, zfs or dtrace."`
-}
-
-type metricView struct {
-	Name          string   `json:"name"`
-	Label         string   `json:"label"`
-	Interval      string   `json:"interval"`
-	Unit          string   `json:"unit"`
-	Collectors    []string `json:"collectors"`
-	MaxTTLSeconds *int     `json:"maxTtlSeconds"`
-	Fields        []struct {
-		Name  string `json:"name"`
-		Label string `json:"label"`
-		Arity string `json:"arity"`
-		Unit  string `json:"unit"`
-	} `json:"fields"`
-}
-
-func (c metricsCmd) Run(ctx context.Context, s streams) error {
-	variables := map[string]any{}
-	if c.Module != "" {
-		variables["module"] = c.Module
-	}
-	if c.Collector != "" {
-		variables["collector"] = strings.ToUpper(c.Collector)
-	}
-	var data struct {
-		Metrics []metricView `json:"metrics"`
-	}
-	if err := c.client().do(ctx, metricsDocument, variables, &data); err != nil {
-		return err
-	}
-	if c.Name == "" {
-		return c.print(s.out, data.Metrics, func(w io.Writer) {
-			t := newTable(w, "METRIC", "UNIT", "FIELDS", "COLLECTORS", "WHAT")
-			for _, m := range data.Metrics {
-				names := make([]string, 0, len(m.Fields))
-				for _, f := range m.Fields {
-					names = append(names, f.Name)
-				}
-				t.row(m.Name, m.Unit, strings.Join(names, " "), strings.ToLower(strings.Join(m.Collectors, " ")), m.Label)
-			}
-			t.flush()
-		})
-	}
-	for _, m := range data.Metrics {
-		if m.Name != c.Name {
-			continue
-		}
-		return c.print(s.out, m, func(w io.Writer) {
-			fmt.Fprintf(w, "%s: %s, in %s (%s)\n\n", m.Name, m.Label, m.Unit, strings.ToLower(m.Interval))
-			t := newTable(w, "FIELD", "KIND", "UNIT", "WHAT")
-			for _, f := range m.Fields {
-				t.row(f.Name, strings.ToLower(f.Arity), orDash(f.Unit), f.Label)
-			}
-			t.flush()
-			if m.MaxTTLSeconds != nil {
-				fmt.Fprintf(w, "\nIt may live for %s at most.\n", time.Duration(*m.MaxTTLSeconds)*time.Second)
-			}
-		})
-	}
-	return &exitError{code: exitNotFound, err: fmt.Errorf("there is no metric %q; \"iapi metrics\" lists them", c.Name)}
-}
 
 type getCmd struct {
 	clientFlags

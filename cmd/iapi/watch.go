@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +33,7 @@ func (c watchCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	url, err := streamServer(i)
+	address, err := streamServer(i)
 	if err != nil {
 		return err
 	}
@@ -49,7 +51,8 @@ func (c watchCmd) Run(ctx context.Context, s streams) error {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	api := dataapi.Client{
-		URL:    url,
+		URL:    address,
+		HTTP:   &http.Client{Transport: credential{c.clientFlags}},
 		Missed: func(n uint64) { fmt.Fprintf(s.err, "iapi: %d values came faster than they could be shown\n", n) },
 		Broken: func(err error) { fmt.Fprintln(s.err, "iapi: connecting to the Data API again:", err) },
 	}
@@ -73,6 +76,24 @@ func (c watchCmd) Run(ctx context.Context, s streams) error {
 		return nil
 	}
 	return err
+}
+
+// credential sends the token to the API's own server, where "iapi dev" has its Data API, and to nobody else.
+type credential struct{ flags clientFlags }
+
+// RoundTrip implements http.RoundTripper.
+func (c credential) RoundTrip(r *http.Request) (*http.Response, error) {
+	if server, err := url.Parse(c.flags.Server); err == nil && server.Host == r.URL.Host {
+		token, err := c.flags.token()
+		if err != nil {
+			return nil, err
+		}
+		if token != "" {
+			r = r.Clone(r.Context())
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+	}
+	return http.DefaultTransport.RoundTrip(r)
 }
 
 // show writes events as they come; a table's rows wait a moment for the others of their interval.

@@ -25,7 +25,11 @@ func (f feedSource) Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignm
 }
 
 func (f feedSource) Rebase(ctx context.Context, host uuid.UUID, known assignment.Version) (assignment.Version, error) {
-	return f.store.Rebase(ctx, host, known)
+	v, err := f.store.Rebase(ctx, host, known)
+	if errors.Is(err, store.ErrNoDocument) {
+		return assignment.Version{}, nil
+	}
+	return v, err
 }
 
 func (f feedSource) WatchDocuments(ctx context.Context, fn func(changes []delivery.Change, gap bool)) error {
@@ -90,22 +94,29 @@ func (c credentials) CreateJoinToken(ctx context.Context, host uuid.UUID, ttl ti
 
 // RevokeAgent implements instrumentation.Agents.
 func (c credentials) RevokeAgent(ctx context.Context, host uuid.UUID) error {
-	return c.store.RevokeAgent(ctx, host)
+	if err := c.store.RevokeCertificates(ctx, host); err != nil {
+		return err
+	}
+	return c.store.RevokeAgent(ctx, host) // this tells the processes that serve agents, so it comes last
 }
 
 // Lookup implements identity.AgentTokens.
 func (c credentials) Lookup(ctx context.Context, tokenHash string) (uuid.UUID, bool, error) {
-	return found(c.store.AgentHost(ctx, tokenHash))
-}
-
-// Redeem implements identity.JoinTokens.
-func (c credentials) Redeem(ctx context.Context, joinHash, agentHash string) (uuid.UUID, bool, error) {
-	return found(c.store.Redeem(ctx, joinHash, agentHash))
-}
-
-func found(host uuid.UUID, err error) (uuid.UUID, bool, error) {
+	host, err := c.store.AgentHost(ctx, tokenHash)
 	if errors.Is(err, store.ErrToken) {
 		return uuid.Nil, false, nil
 	}
 	return host, err == nil, err
+}
+
+// Redeem implements identity.JoinTokens. The host of a token never changes, so looking first is safe.
+func (c credentials) Redeem(ctx context.Context, host uuid.UUID, joinHash, agentHash string) (bool, error) {
+	of, err := c.store.JoinHost(ctx, joinHash)
+	if err == nil && of == host {
+		_, err = c.store.Redeem(ctx, joinHash, agentHash)
+	}
+	if errors.Is(err, store.ErrToken) {
+		return false, nil
+	}
+	return err == nil && of == host, err
 }

@@ -7,8 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
-
-	"iapi/catalog"
 )
 
 type workerCmd struct {
@@ -30,17 +28,17 @@ func (c workerCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	definitions, err := catalog.Embedded()
-	if err != nil {
-		return err
-	}
 	st, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	published, err := openPublications(ctx, st, log)
+	if err != nil {
+		return err
+	}
 	registry := newRegistry()
-	w, err := newWorker(c.workerFlags, st, vms, hosts, definitions, registry, log)
+	w, err := newWorker(c.workerFlags, st, vms, hosts, published, registry, log)
 	if err != nil {
 		return err
 	}
@@ -57,6 +55,7 @@ func (c workerCmd) Run(ctx context.Context, s streams) error {
 			return serve(ctx, l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, nil)
 		})
 	}
+	g.Go(func() error { return published.Run(ctx) })
 	g.Go(func() error { return w.Run(ctx) })
 	log.Info("the worker is running")
 	return g.Wait()

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -44,7 +43,7 @@ type Options struct {
 	Window      time.Duration // over which the cost of a program is measured; default 15 s
 	Quarantine  time.Duration // for which a definition that went over its budget is refused; default 24 h
 
-	StartTimeout time.Duration // from the start of a tracer to its first event; default 20 s
+	StartTimeout time.Duration // from the start of a tracer to its first event; default 30 s
 	StopTimeout  time.Duration // before a tracer that does not end is killed; default 2 s
 
 	Bpftrace string // the tracers; default those of the system. On illumos it is DTrace, elsewhere bpftrace
@@ -79,7 +78,7 @@ func New(o Options) (*Engine, error) {
 	o.MaxPrograms = cmp.Or(o.MaxPrograms, 8)
 	o.Window = cmp.Or(o.Window, 15*time.Second)
 	o.Quarantine = cmp.Or(o.Quarantine, 24*time.Hour)
-	o.StartTimeout = cmp.Or(o.StartTimeout, 20*time.Second)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 30*time.Second)
 	o.StopTimeout = cmp.Or(o.StopTimeout, 2*time.Second)
 	o.Proc, o.Sys = cmp.Or(o.Proc, "/proc"), cmp.Or(o.Sys, "/sys")
 	if o.Hostname == "" {
@@ -171,7 +170,9 @@ func (e *Engine) Open(ctx context.Context, r collect.Request, v *catalog.Variant
 	if err != nil {
 		return nil, collect.Refusal(err)
 	}
+	p.mu.Lock()
 	p.run = run
+	p.mu.Unlock()
 	return p, nil
 }
 
@@ -329,8 +330,7 @@ func (e *Engine) start(r *running) {
 	defer close(r.ready)
 	if err := r.launch(); err != nil {
 		r.fail(collect.Refusal(err))
-		var notRun *exec.Error
-		e.log.Warn("a tracing program did not start", "metric", r.metric(), "missing", errors.As(err, &notRun), "error", err)
+		e.log.Warn("a tracing program did not start", "metric", r.metric(), "error", err)
 		return
 	}
 	e.log.Info("a tracing program runs", "metric", r.metric(), "pid", r.proc.pid)

@@ -37,15 +37,19 @@ func launchProcess(path string, args, env []string, read func(io.Reader) error) 
 	p.cmd.WaitDelay = time.Second
 	p.cmd.SysProcAttr = diesWithParent()
 	started := make(chan error)
+	heard := make(chan struct{}) // closed when its output has ended
 	go func() {
-		runtime.LockOSThread() // and the thread ends with this function
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
 		in.Close()
 		started <- err
 		if err != nil {
 			return
 		}
-		p.err = p.cmd.Wait()
+		err = p.cmd.Wait()
+		<-heard
+		p.err = err
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -55,6 +59,7 @@ func launchProcess(path string, args, env []string, read func(io.Reader) error) 
 	p.pid = p.cmd.Process.Pid
 	limitProcess(p.pid)
 	go func() {
+		defer close(heard)
 		defer out.Close()
 		// What it prints after an error of reading is not read: it dies of its next line.
 		if err := read(out); err != nil {

@@ -18,7 +18,7 @@ type quarantine struct {
 	path string // "" without a directory
 	term time.Duration
 
-	mu   sync.Mutex
+	mu  sync.Mutex
 	all map[string]sentence
 }
 

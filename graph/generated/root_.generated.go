@@ -289,10 +289,12 @@ type ComplexityRoot struct {
 		ExchangeJoinToken      func(childComplexity int, input model.ExchangeJoinTokenInput) int
 		NotifyVMChanged        func(childComplexity int, input model.NotifyVMChangedInput) int
 		PauseInstrumentation   func(childComplexity int, input model.InstrumentationIDInput) int
+		PublishMetric          func(childComplexity int, input model.PublishMetricInput) int
 		RefreshAll             func(childComplexity int) int
 		RefreshInstrumentation func(childComplexity int, input model.InstrumentationIDInput) int
 		ReportAgentStatus      func(childComplexity int, input model.ReportAgentStatusInput) int
 		ResumeInstrumentation  func(childComplexity int, input model.InstrumentationIDInput) int
+		RetireMetric           func(childComplexity int, input model.RetireMetricInput) int
 		RevokeAgent            func(childComplexity int, host uuid.UUID) int
 		StopTracing            func(childComplexity int, input model.StopTracingInput) int
 		UpdateInstrumentation  func(childComplexity int, input model.UpdateInstrumentationInput) int
@@ -331,6 +333,11 @@ type ComplexityRoot struct {
 		Text func(childComplexity int) int
 	}
 
+	PublishMetricPayload struct {
+		Metric     func(childComplexity int) int
+		UserErrors func(childComplexity int) int
+	}
+
 	Query struct {
 		Assignment       func(childComplexity int, host uuid.UUID) int
 		AuditLog         func(childComplexity int, first *int, after *string) int
@@ -353,6 +360,11 @@ type ComplexityRoot struct {
 		Accepted          func(childComplexity int) int
 		NextReportSeconds func(childComplexity int) int
 		Superseded        func(childComplexity int) int
+	}
+
+	RetireMetricPayload struct {
+		RetiredName func(childComplexity int) int
+		UserErrors  func(childComplexity int) int
 	}
 
 	Scope struct {
@@ -1428,6 +1440,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.PauseInstrumentation(childComplexity, args["input"].(model.InstrumentationIDInput)), true
+	case "Mutation.publishMetric":
+		if e.ComplexityRoot.Mutation.PublishMetric == nil {
+			break
+		}
+
+		args, err := ec.field_Mutation_publishMetric_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Mutation.PublishMetric(childComplexity, args["input"].(model.PublishMetricInput)), true
 	case "Mutation.refreshAll":
 		if e.ComplexityRoot.Mutation.RefreshAll == nil {
 			break
@@ -1467,6 +1490,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.ResumeInstrumentation(childComplexity, args["input"].(model.InstrumentationIDInput)), true
+	case "Mutation.retireMetric":
+		if e.ComplexityRoot.Mutation.RetireMetric == nil {
+			break
+		}
+
+		args, err := ec.field_Mutation_retireMetric_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Mutation.RetireMetric(childComplexity, args["input"].(model.RetireMetricInput)), true
 	case "Mutation.revokeAgent":
 		if e.ComplexityRoot.Mutation.RevokeAgent == nil {
 			break
@@ -1596,6 +1630,19 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Predicate.Text(childComplexity), true
+
+	case "PublishMetricPayload.metric":
+		if e.ComplexityRoot.PublishMetricPayload.Metric == nil {
+			break
+		}
+
+		return e.ComplexityRoot.PublishMetricPayload.Metric(childComplexity), true
+	case "PublishMetricPayload.userErrors":
+		if e.ComplexityRoot.PublishMetricPayload.UserErrors == nil {
+			break
+		}
+
+		return e.ComplexityRoot.PublishMetricPayload.UserErrors(childComplexity), true
 
 	case "Query.assignment":
 		if e.ComplexityRoot.Query.Assignment == nil {
@@ -1777,6 +1824,19 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ReportAgentStatusPayload.Superseded(childComplexity), true
+
+	case "RetireMetricPayload.retiredName":
+		if e.ComplexityRoot.RetireMetricPayload.RetiredName == nil {
+			break
+		}
+
+		return e.ComplexityRoot.RetireMetricPayload.RetiredName(childComplexity), true
+	case "RetireMetricPayload.userErrors":
+		if e.ComplexityRoot.RetireMetricPayload.UserErrors == nil {
+			break
+		}
+
+		return e.ComplexityRoot.RetireMetricPayload.UserErrors(childComplexity), true
 
 	case "Scope.json":
 		if e.ComplexityRoot.Scope.JSON == nil {
@@ -2078,7 +2138,9 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 		ec.unmarshalInputInstrumentationStatusInput,
 		ec.unmarshalInputNotifyVmChangedInput,
 		ec.unmarshalInputOtlpTargetInput,
+		ec.unmarshalInputPublishMetricInput,
 		ec.unmarshalInputReportAgentStatusInput,
+		ec.unmarshalInputRetireMetricInput,
 		ec.unmarshalInputSecretHeaderInput,
 		ec.unmarshalInputStatsdTargetInput,
 		ec.unmarshalInputStopTracingInput,
@@ -3306,6 +3368,25 @@ type Mutation {
     host: UUID!
   ): AcceptedPayload!
   """
+  Operators: makes a definition the one of its metric, in a running fleet. Its version must be greater than that of the one
+  in use; the same bytes again change nothing, add their signature, or offer a retired metric again.
+  """
+  publishMetric(
+    """
+    The definition.
+    """
+    input: PublishMetricInput!
+  ): PublishMetricPayload!
+  """
+  Operators: nothing new may measure a metric. What measures it goes on until it ends.
+  """
+  retireMetric(
+    """
+    Which one.
+    """
+    input: RetireMetricInput!
+  ): RetireMetricPayload!
+  """
   Agents report what they run, on the same websocket or by POST.
   """
   reportAgentStatus(
@@ -3767,6 +3848,34 @@ input StopTracingInput {
 }
 
 """
+A definition to publish.
+"""
+input PublishMetricInput {
+  """
+  The exact bytes of the YAML document, 64 KiB at most.
+  """
+  document: String!
+  """
+  The Ed25519 signature of exactly these bytes, in base64. Together with ` + "`" + `keyId` + "`" + `.
+  """
+  signature: String
+  """
+  Which key has signed it. Agents that trust only some keys find the key by it.
+  """
+  keyId: String
+}
+
+"""
+Which metric to retire.
+"""
+input RetireMetricInput {
+  """
+  The name, module.stat.
+  """
+  name: String!
+}
+
+"""
 For whom a join token is.
 """
 input CreateJoinTokenInput {
@@ -3872,6 +3981,10 @@ enum UserErrorCode {
   There is nothing of that id that the caller may see.
   """
   NOT_FOUND
+  """
+  The definition of a metric is not fit for use, or its version does not follow.
+  """
+  INVALID_DEFINITION
 }
 
 """
@@ -3956,6 +4069,34 @@ type ExchangeJoinTokenPayload {
   The host that the token was made for; null where there are errors.
   """
   host: UUID
+  """
+  What the caller can mend.
+  """
+  userErrors: [UserError!]!
+}
+
+"""
+What became of a definition to publish.
+"""
+type PublishMetricPayload {
+  """
+  The metric as it is defined now; null where there are errors.
+  """
+  metric: Metric
+  """
+  What the caller can mend.
+  """
+  userErrors: [UserError!]!
+}
+
+"""
+What became of a metric to retire.
+"""
+type RetireMetricPayload {
+  """
+  The metric's name; null where there are errors.
+  """
+  retiredName: String
   """
   What the caller can mend.
   """
@@ -5094,6 +5235,16 @@ func (ec *executionContext) childFields_Predicate(ctx context.Context, field gra
 	return nil, fmt.Errorf("no field named %q was found under type Predicate", field.Name)
 }
 
+func (ec *executionContext) childFields_PublishMetricPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "metric":
+		return ec.fieldContext_PublishMetricPayload_metric(ctx, field)
+	case "userErrors":
+		return ec.fieldContext_PublishMetricPayload_userErrors(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type PublishMetricPayload", field.Name)
+}
+
 func (ec *executionContext) childFields_ReportAgentStatusPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "accepted":
@@ -5104,6 +5255,16 @@ func (ec *executionContext) childFields_ReportAgentStatusPayload(ctx context.Con
 		return ec.fieldContext_ReportAgentStatusPayload_nextReportSeconds(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type ReportAgentStatusPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_RetireMetricPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "retiredName":
+		return ec.fieldContext_RetireMetricPayload_retiredName(ctx, field)
+	case "userErrors":
+		return ec.fieldContext_RetireMetricPayload_userErrors(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type RetireMetricPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_Scope(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {

@@ -62,6 +62,8 @@ type MutationResolver interface {
 	CreateJoinToken(ctx context.Context, input model.CreateJoinTokenInput) (*model.CreateJoinTokenPayload, error)
 	ExchangeJoinToken(ctx context.Context, input model.ExchangeJoinTokenInput) (*model.ExchangeJoinTokenPayload, error)
 	RevokeAgent(ctx context.Context, host uuid.UUID) (*model.AcceptedPayload, error)
+	PublishMetric(ctx context.Context, input model.PublishMetricInput) (*model.PublishMetricPayload, error)
+	RetireMetric(ctx context.Context, input model.RetireMetricInput) (*model.RetireMetricPayload, error)
 	ReportAgentStatus(ctx context.Context, input model.ReportAgentStatusInput) (*model.ReportAgentStatusPayload, error)
 }
 type QueryResolver interface {
@@ -296,6 +298,20 @@ func (ec *executionContext) field_Mutation_pauseInstrumentation_args(ctx context
 	return args, nil
 }
 
+func (ec *executionContext) field_Mutation_publishMetric_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (model.PublishMetricInput, error) {
+			return ec.unmarshalNPublishMetricInput2iapiᚋgraphᚋmodelᚐPublishMetricInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
+	return args, nil
+}
+
 func (ec *executionContext) field_Mutation_refreshInstrumentation_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -330,6 +346,20 @@ func (ec *executionContext) field_Mutation_resumeInstrumentation_args(ctx contex
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (model.InstrumentationIDInput, error) {
 			return ec.unmarshalNInstrumentationIdInput2iapiᚋgraphᚋmodelᚐInstrumentationIDInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_retireMetric_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (model.RetireMetricInput, error) {
+			return ec.unmarshalNRetireMetricInput2iapiᚋgraphᚋmodelᚐRetireMetricInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -5117,6 +5147,94 @@ func (ec *executionContext) fieldContext_Mutation_revokeAgent(ctx context.Contex
 	return fc, nil
 }
 
+func (ec *executionContext) _Mutation_publishMetric(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_publishMetric(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().PublishMetric(ctx, fc.Args["input"].(model.PublishMetricInput))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.PublishMetricPayload) graphql.Marshaler {
+			return ec.marshalNPublishMetricPayload2ᚖiapiᚋgraphᚋmodelᚐPublishMetricPayload(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_publishMetric(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_PublishMetricPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_publishMetric_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_retireMetric(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_retireMetric(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().RetireMetric(ctx, fc.Args["input"].(model.RetireMetricInput))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.RetireMetricPayload) graphql.Marshaler {
+			return ec.marshalNRetireMetricPayload2ᚖiapiᚋgraphᚋmodelᚐRetireMetricPayload(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_retireMetric(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_RetireMetricPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_retireMetric_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Mutation_reportAgentStatus(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -5513,6 +5631,70 @@ func (ec *executionContext) _Predicate_text(ctx context.Context, field graphql.C
 }
 func (ec *executionContext) fieldContext_Predicate_text(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("Predicate", field, true, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _PublishMetricPayload_metric(ctx context.Context, field graphql.CollectedField, obj *model.PublishMetricPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PublishMetricPayload_metric(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Metric, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.Metric) graphql.Marshaler {
+			return ec.marshalOMetric2ᚖiapiᚋgraphᚋmodelᚐMetric(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_PublishMetricPayload_metric(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "PublishMetricPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Metric(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _PublishMetricPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.PublishMetricPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PublishMetricPayload_userErrors(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.UserError) graphql.Marshaler {
+			return ec.marshalNUserError2ᚕiapiᚋgraphᚋmodelᚐUserErrorᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_PublishMetricPayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "PublishMetricPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UserError(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _Query_node(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
@@ -6308,6 +6490,61 @@ func (ec *executionContext) fieldContext_ReportAgentStatusPayload_nextReportSeco
 	return graphql.NewScalarFieldContext("ReportAgentStatusPayload", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _RetireMetricPayload_retiredName(ctx context.Context, field graphql.CollectedField, obj *model.RetireMetricPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_RetireMetricPayload_retiredName(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RetiredName, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_RetireMetricPayload_retiredName(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("RetireMetricPayload", field, false, false, errors.New("field of type String does not have child fields"))
+}
+
+func (ec *executionContext) _RetireMetricPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.RetireMetricPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_RetireMetricPayload_userErrors(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.UserError) graphql.Marshaler {
+			return ec.marshalNUserError2ᚕiapiᚋgraphᚋmodelᚐUserErrorᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_RetireMetricPayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "RetireMetricPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UserError(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Scope_json(ctx context.Context, field graphql.CollectedField, obj *model.Scope) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6317,7 +6554,7 @@ func (ec *executionContext) _Scope_json(ctx context.Context, field graphql.Colle
 			return ec.fieldContext_Scope_json(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return obj.JSON()
+			return obj.JSON(), nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v json.RawMessage) graphql.Marshaler {
@@ -8184,6 +8421,50 @@ func (ec *executionContext) unmarshalInputOtlpTargetInput(ctx context.Context, o
 	return it, nil
 }
 
+func (ec *executionContext) unmarshalInputPublishMetricInput(ctx context.Context, obj any) (model.PublishMetricInput, error) {
+	var it model.PublishMetricInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"document", "signature", "keyId"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "document":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("document"))
+			data, err := ec.unmarshalNString2string(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Document = data
+		case "signature":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("signature"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Signature = graphql.OmittableOf(data)
+		case "keyId":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("keyId"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.KeyID = graphql.OmittableOf(data)
+		}
+	}
+	return it, nil
+}
+
 func (ec *executionContext) unmarshalInputReportAgentStatusInput(ctx context.Context, obj any) (model.ReportAgentStatusInput, error) {
 	var it model.ReportAgentStatusInput
 	if obj == nil {
@@ -8258,6 +8539,36 @@ func (ec *executionContext) unmarshalInputReportAgentStatusInput(ctx context.Con
 				return it, err
 			}
 			it.Targets = graphql.OmittableOf(data)
+		}
+	}
+	return it, nil
+}
+
+func (ec *executionContext) unmarshalInputRetireMetricInput(ctx context.Context, obj any) (model.RetireMetricInput, error) {
+	var it model.RetireMetricInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"name"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "name":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("name"))
+			data, err := ec.unmarshalNString2string(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Name = data
 		}
 	}
 	return it, nil
@@ -10949,6 +11260,20 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "publishMetric":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_publishMetric(ctx, field)
+			})
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "retireMetric":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_retireMetric(ctx, field)
+			})
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "reportAgentStatus":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_reportAgentStatus(ctx, field)
@@ -11226,6 +11551,49 @@ func (ec *executionContext) _Predicate(ctx context.Context, sel ast.SelectionSet
 			}
 		case "text":
 			out.Values[i] = ec._Predicate_text(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	atomic.AddInt32(&ec.Deferred, int32(min(len(deferLabelToView), math.MaxInt32)))
+
+	ec.ProcessDeferredGroup(graphql.DeferredGroup{
+		Defers:   deferLabelToView,
+		Path:     graphql.GetPath(ctx),
+		FieldSet: deferredFieldSet,
+		Context:  ctx,
+	})
+
+	return out
+}
+
+var publishMetricPayloadImplementors = []string{"PublishMetricPayload"}
+
+func (ec *executionContext) _PublishMetricPayload(ctx context.Context, sel ast.SelectionSet, obj *model.PublishMetricPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, publishMetricPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferredFieldSet := graphql.NewFieldSet(nil)
+	deferLabelToView := make(map[string]*graphql.FieldSetView)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("PublishMetricPayload")
+		case "metric":
+			out.Values[i] = ec._PublishMetricPayload_metric(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "userErrors":
+			out.Values[i] = ec._PublishMetricPayload_userErrors(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -11659,6 +12027,49 @@ func (ec *executionContext) _ReportAgentStatusPayload(ctx context.Context, sel a
 			}
 		case "nextReportSeconds":
 			out.Values[i] = ec._ReportAgentStatusPayload_nextReportSeconds(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	atomic.AddInt32(&ec.Deferred, int32(min(len(deferLabelToView), math.MaxInt32)))
+
+	ec.ProcessDeferredGroup(graphql.DeferredGroup{
+		Defers:   deferLabelToView,
+		Path:     graphql.GetPath(ctx),
+		FieldSet: deferredFieldSet,
+		Context:  ctx,
+	})
+
+	return out
+}
+
+var retireMetricPayloadImplementors = []string{"RetireMetricPayload"}
+
+func (ec *executionContext) _RetireMetricPayload(ctx context.Context, sel ast.SelectionSet, obj *model.RetireMetricPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, retireMetricPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferredFieldSet := graphql.NewFieldSet(nil)
+	deferLabelToView := make(map[string]*graphql.FieldSetView)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("RetireMetricPayload")
+		case "retiredName":
+			out.Values[i] = ec._RetireMetricPayload_retiredName(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "userErrors":
+			out.Values[i] = ec._RetireMetricPayload_userErrors(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -13093,6 +13504,21 @@ func (ec *executionContext) unmarshalNPredicateInput2iapiᚋgraphᚋmodelᚐRawO
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
+func (ec *executionContext) unmarshalNPublishMetricInput2iapiᚋgraphᚋmodelᚐPublishMetricInput(ctx context.Context, v any) (model.PublishMetricInput, error) {
+	res, err := ec.unmarshalInputPublishMetricInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNPublishMetricPayload2ᚖiapiᚋgraphᚋmodelᚐPublishMetricPayload(ctx context.Context, sel ast.SelectionSet, v *model.PublishMetricPayload) graphql.Marshaler {
+	if v == nil {
+		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
+			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
+		}
+		return graphql.Null
+	}
+	return ec._PublishMetricPayload(ctx, sel, v)
+}
+
 func (ec *executionContext) unmarshalNReportAgentStatusInput2iapiᚋgraphᚋmodelᚐReportAgentStatusInput(ctx context.Context, v any) (model.ReportAgentStatusInput, error) {
 	res, err := ec.unmarshalInputReportAgentStatusInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -13106,6 +13532,21 @@ func (ec *executionContext) marshalNReportAgentStatusPayload2ᚖiapiᚋgraphᚋm
 		return graphql.Null
 	}
 	return ec._ReportAgentStatusPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalNRetireMetricInput2iapiᚋgraphᚋmodelᚐRetireMetricInput(ctx context.Context, v any) (model.RetireMetricInput, error) {
+	res, err := ec.unmarshalInputRetireMetricInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNRetireMetricPayload2ᚖiapiᚋgraphᚋmodelᚐRetireMetricPayload(ctx context.Context, sel ast.SelectionSet, v *model.RetireMetricPayload) graphql.Marshaler {
+	if v == nil {
+		if !graphql.HasFieldError(ctx, graphql.GetFieldContext(ctx)) {
+			graphql.AddErrorf(ctx, "the requested element is null which the schema does not allow")
+		}
+		return graphql.Null
+	}
+	return ec._RetireMetricPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNScope2iapiᚋgraphᚋmodelᚐScope(ctx context.Context, sel ast.SelectionSet, v model.Scope) graphql.Marshaler {

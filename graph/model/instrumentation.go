@@ -128,7 +128,7 @@ func (p Predicate) Text() string { return p.Of.Text() }
 type Scope struct{ Of instrumentation.Scope }
 
 // JSON is the ScopeInput.
-func (s Scope) JSON() (json.RawMessage, error) { return s.Of.MarshalJSON() }
+func (s Scope) JSON() json.RawMessage { return s.Of.JSON() }
 
 // Text is for people.
 func (s Scope) Text() string { return s.Of.Text() }

@@ -438,6 +438,24 @@ type PlacementExplanation struct {
 	Causes []PlacementCause `json:"causes"`
 }
 
+// A definition to publish.
+type PublishMetricInput struct {
+	// The exact bytes of the YAML document, 64 KiB at most.
+	Document string `json:"document"`
+	// The Ed25519 signature of exactly these bytes, in base64. Together with `keyId`.
+	Signature graphql.Omittable[*string] `json:"signature"`
+	// Which key has signed it. Agents that trust only some keys find the key by it.
+	KeyID graphql.Omittable[*string] `json:"keyId"`
+}
+
+// What became of a definition to publish.
+type PublishMetricPayload struct {
+	// The metric as it is defined now; null where there are errors.
+	Metric *Metric `json:"metric"`
+	// What the caller can mend.
+	UserErrors []UserError `json:"userErrors"`
+}
+
 // What a host's agent runs, whole.
 type ReportAgentStatusInput struct {
 	// The agent's own host.
@@ -466,6 +484,20 @@ type ReportAgentStatusPayload struct {
 	Superseded bool `json:"superseded"`
 	// When to report again if nothing changes, in seconds.
 	NextReportSeconds int `json:"nextReportSeconds"`
+}
+
+// Which metric to retire.
+type RetireMetricInput struct {
+	// The name, module.stat.
+	Name string `json:"name"`
+}
+
+// What became of a metric to retire.
+type RetireMetricPayload struct {
+	// The metric's name; null where there are errors.
+	RetiredName *string `json:"retiredName"`
+	// What the caller can mend.
+	UserErrors []UserError `json:"userErrors"`
 }
 
 // A header to send along. Write-only: no answer ever shows its value.
@@ -1025,6 +1057,8 @@ const (
 	UserErrorCodeCountMismatch UserErrorCode = "COUNT_MISMATCH"
 	// There is nothing of that id that the caller may see.
 	UserErrorCodeNotFound UserErrorCode = "NOT_FOUND"
+	// The definition of a metric is not fit for use, or its version does not follow.
+	UserErrorCodeInvalidDefinition UserErrorCode = "INVALID_DEFINITION"
 )
 
 var AllUserErrorCode = []UserErrorCode{
@@ -1042,11 +1076,12 @@ var AllUserErrorCode = []UserErrorCode{
 	UserErrorCodePreviewStale,
 	UserErrorCodeCountMismatch,
 	UserErrorCodeNotFound,
+	UserErrorCodeInvalidDefinition,
 }
 
 func (e UserErrorCode) IsValid() bool {
 	switch e {
-	case UserErrorCodeUnknownMetric, UserErrorCodeUnknownField, UserErrorCodeTypeMismatch, UserErrorCodeInvalidPredicate, UserErrorCodeInvalidScope, UserErrorCodeInvalidTarget, UserErrorCodeScopeForbidden, UserErrorCodeLimitExceeded, UserErrorCodeTTLExceeded, UserErrorCodeRevisionConflict, UserErrorCodeIdempotencyConflict, UserErrorCodePreviewStale, UserErrorCodeCountMismatch, UserErrorCodeNotFound:
+	case UserErrorCodeUnknownMetric, UserErrorCodeUnknownField, UserErrorCodeTypeMismatch, UserErrorCodeInvalidPredicate, UserErrorCodeInvalidScope, UserErrorCodeInvalidTarget, UserErrorCodeScopeForbidden, UserErrorCodeLimitExceeded, UserErrorCodeTTLExceeded, UserErrorCodeRevisionConflict, UserErrorCodeIdempotencyConflict, UserErrorCodePreviewStale, UserErrorCodeCountMismatch, UserErrorCodeNotFound, UserErrorCodeInvalidDefinition:
 		return true
 	}
 	return false

@@ -127,7 +127,7 @@ func (c *conn) subscribe(m message) error {
 		return nil
 	}
 	run := func() { c.execute(op, &params) }
-	if params.Query == agentdoc.Assignments && (params.OperationName == "" || params.OperationName == "Assignments") {
+	if c.caller.Kind == identity.Agent && params.Query == agentdoc.Assignments && (params.OperationName == "" || params.OperationName == "Assignments") {
 		if v, ok := assignmentsVariables(m.Payload); ok {
 			run = func() { c.feed(op, v) }
 		}

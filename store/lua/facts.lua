@@ -52,7 +52,7 @@ else
     if old then
       local at, was, from = string.match(old, '^(%d+)|(%x+)|()')
       if tonumber(at) <= asof then
-        if string.sub(old, from) ~= json then
+        if was ~= digest or string.sub(old, from) ~= json then
           add(was, -1)
           add(digest, 1)
           changed = true

@@ -156,6 +156,36 @@ func TestASingleContainerIsMeasured(t *testing.T) {
 	}
 }
 
+// The snapshot has the host, the journal the record, and neither its place: it must come back at once, and the agent, which
+// goes on measuring meanwhile, is never told to end.
+func TestAPlacementSurvivesAKill(t *testing.T) {
+	dir := t.TempDir()
+	d := startDev(t, dir)
+	require.True(t, wait(30*time.Second, func() bool { return strings.Contains(d.api().run("fleet"), "online") }))
+	d.stop() // leaves a snapshot
+	d = startDev(t, dir)
+	sd := startStatsd(t)
+	id := d.api().create("cpu.loadavg1", "--every-host", "--target", "statsd://"+sd.address)
+	d.api().becomes(id, "ENABLED")
+	d.kill()
+
+	d = startDev(t, dir)
+	require.True(t, wait(20*time.Second, func() bool { return d.api().get(id).Coverage.Running == 1 }))
+	require.NotRegexp(t, `took the assignment.*ending=1`, d.output())
+}
+
+func TestAnInstrumentationExpires(t *testing.T) {
+	d := startDev(t, t.TempDir())
+	a := d.api()
+	sd := startStatsd(t)
+	id := a.create("cpu.loadavg1", "--every-host", "--ttl", "3s", "--target", "statsd://"+sd.address)
+	v := a.becomes(id, "EXPIRED")
+	require.True(t, wait(20*time.Second, func() bool { v = a.get(id); return v.Coverage.Expected == 0 }), "nothing is expected of what has expired: %+v", v)
+	before, _ := sd.seen()
+	require.NotEmpty(t, before)
+	require.Never(t, func() bool { now, _ := sd.seen(); return len(now) > len(before) }, 2*time.Second, 100*time.Millisecond)
+}
+
 func TestWhatWasAnsweredSurvivesAKill(t *testing.T) {
 	dir := t.TempDir()
 	d := startDev(t, dir)
@@ -184,14 +214,17 @@ func TestADamagedSnapshotIsKeptAside(t *testing.T) {
 	for _, s := range snapshots {
 		require.NoError(t, os.WriteFile(s, []byte("this is no snapshot"), 0o600))
 	}
-	d = startDev(t, dir)
-	d.expect("damaged")
+	p := start(t, binary, "dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	<-p.done
+	require.Error(t, p.err, "to go on from nothing is not decided for the user")
+	require.Contains(t, p.output(), "the store's snapshot is damaged: it was kept aside")
 	aside, err := filepath.Glob(filepath.Join(dir, "store", "*damaged*"))
 	require.NoError(t, err)
 	require.Len(t, aside, len(snapshots))
 	kept, err := os.ReadFile(aside[0])
 	require.NoError(t, err)
 	require.Equal(t, "this is no snapshot", string(kept))
+	startDev(t, dir) // told once; who starts again goes on
 }
 
 func TestTheAPIDoesTheSameAsTheCommandLine(t *testing.T) {

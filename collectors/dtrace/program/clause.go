@@ -156,6 +156,8 @@ func (c *compiler) counting(out *clause, def *catalog.Clause) error {
 			continue
 		case numberKey:
 			expr = c.lang.number(expr, t.CType == "int")
+		default:
+			expr = paren(expr)
 		}
 		out.keys = append(out.keys, expr)
 		if t.Map != nil { // what the map lacks is no event of this metric

@@ -143,14 +143,6 @@ func quote(s string) string {
 	return b.String()
 }
 
-// negate is for eq and ne only.
-func negate(op measure.Op) measure.Op {
-	if op == measure.Eq {
-		return measure.Ne
-	}
-	return measure.Eq
-}
-
 // never is the truth of a comparison with a constant that the field never has.
 func never(op measure.Op) cond { return truth(op == measure.Ne) }
 

@@ -40,13 +40,10 @@ func (p *Program) Decode(zone string, parts []string) (Row, bool) {
 	}
 	for i, f := range p.fields {
 		value, ok := "", true
-		switch at := p.decoded[i]; {
-		case at >= 0:
+		if at := p.decoded[i]; at >= 0 {
 			value, ok = p.decode(p.keys[at], parts[at])
-		case f.Name == "hostname":
-			value = p.wish.Hostname
-		default:
-			value = zone
+		} else {
+			value = p.builtin(f, zone)
 		}
 		if !ok {
 			return Row{}, false

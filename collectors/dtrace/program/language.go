@@ -1,6 +1,7 @@
 package program
 
 import (
+	"math"
 	"strconv"
 	"strings"
 
@@ -62,7 +63,7 @@ func (b bucketing) step(v string) string {
 	l, ok := b.by.(measure.LogLinear)
 	if !ok {
 		linear := b.by.(measure.Linear)
-		return "(" + outside(v, linear.Low, linear.High, b.signed) + " ? 0 : " + integer(linear.Step) + ")"
+		return "(" + outside(v, linear.Low, endOf(linear), b.signed) + " ? 0 : " + integer(linear.Step) + ")"
 	}
 	floor := int64(1)
 	for range l.Low {
@@ -71,8 +72,12 @@ func (b bucketing) step(v string) string {
 	from, width := []int64{floor}, []int64{}
 	for range l.High - l.Low + 1 {
 		floor *= l.Base
-		width = append(width, max(1, floor/l.Steps))
-		from = append(from, floor)
+		if next := max(1, floor/l.Steps); len(width) == 0 || width[len(width)-1] != next {
+			width = append(width, next)
+			from = append(from, floor)
+		} else { // the same width goes on
+			from[len(from)-1] = floor
+		}
 	}
 	var tree func(lo, hi int) string
 	tree = func(lo, hi int) string {
@@ -85,18 +90,21 @@ func (b bucketing) step(v string) string {
 	return "(" + outside(v, from[0], floor, b.signed) + " ? 0 : " + tree(0, len(width)-1) + ")"
 }
 
-// outside is true where no bucket is divided. A high of 0 means no end.
+// endOf is where the last bucket of a Linear begins.
+func endOf(l measure.Linear) int64 {
+	if l.High == 0 {
+		return math.MaxInt64
+	}
+	return l.High
+}
+
+// outside is true where no bucket is divided.
 func outside(v string, low, high int64, signed bool) string {
 	var parts []string
 	if low > 0 || signed {
 		parts = append(parts, "("+v+" < "+integer(low)+")")
 	}
-	if high > 0 {
-		parts = append(parts, "("+v+" >= "+integer(high)+")")
-	}
-	if len(parts) == 0 {
-		return "(0)"
-	}
+	parts = append(parts, "("+v+" >= "+integer(high)+")")
 	return "(" + strings.Join(parts, " || ") + ")"
 }
 
@@ -118,17 +126,14 @@ func (b bucketing) low(v, step string) string {
 			end *= by.Base
 		}
 	case measure.Linear:
-		first, end, offset = by.Low, by.High, by.Low
+		first, end, offset = by.Low, endOf(by), by.Low
 		below = integer(by.Low - 1) // where it is 0 and the value unsigned, nothing is below
 	}
 	inside := "((" + v + " / " + step + ") * " + step + ")"
 	if offset > 0 {
 		inside = "((((" + v + " - " + integer(offset) + ") / " + step + ") * " + step + ") + " + integer(offset) + ")"
 	}
-	if end > 0 {
-		return "((" + step + " > 0) ? " + inside + " : ((" + v + " < " + integer(first) + ") ? " + below + " : " + integer(end) + "))"
-	}
-	return "((" + step + " > 0) ? " + inside + " : " + below + ")"
+	return "((" + step + " > 0) ? " + inside + " : ((" + v + " < " + integer(first) + ") ? " + below + " : " + integer(end) + "))"
 }
 
 // amount is the aggregating action of a clause.

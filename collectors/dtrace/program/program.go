@@ -395,8 +395,10 @@ func (p *Program) Keyed() bool { return len(p.keys) > 0 }
 // Numeric is the field whose values are counted by buckets, nil for none.
 func (p *Program) Numeric() *catalog.Field { return p.numeric }
 
-// Discrete says whether values are broken down by a discrete field.
-func (p *Program) Discrete() bool { return len(p.fields) > 0 }
+// Discrete says whether a source can have several combinations of discrete fields.
+func (p *Program) Discrete() bool {
+	return slices.ContainsFunc(p.decoded, func(at int) bool { return at >= 0 })
+}
 
 // texts joins conditions; nothing is true.
 func texts(conds []cond, l Language) string {
@@ -405,4 +407,30 @@ func texts(conds []cond, l Language) string {
 		parts[i] = c.text(l)
 	}
 	return strings.Join(parts, " && ")
+}
+
+// KeyParts is how many parts the key of a row has after its zone.
+func (p *Program) KeyParts() int { return len(p.keys) }
+
+// Whole reports whether the program measures the whole host.
+func (p *Program) Whole() bool { return p.wish.Whole }
+
+// Constant gives the fields of a source that has no others than builtin ones.
+func (p *Program) Constant(zone uuid.UUID) []measure.Field {
+	name := HostZone
+	if zone != uuid.Nil {
+		name = zone.String()
+	}
+	fields := make([]measure.Field, 0, len(p.fields))
+	for _, f := range p.fields {
+		fields = append(fields, measure.Field{Name: f.Name, Value: p.builtin(f, name)})
+	}
+	return fields
+}
+
+func (p *Program) builtin(f catalog.Field, zone string) string {
+	if f.Name == catalog.BuiltinHost {
+		return p.wish.Hostname
+	}
+	return zone
 }

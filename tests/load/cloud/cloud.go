@@ -18,11 +18,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"iapi/assignment"
@@ -52,6 +54,7 @@ type Cloud struct {
 	Store   *store.Store
 	Hosts   []uuid.UUID
 	Owner   uuid.UUID // of all VMs
+	Cleared bool      // a store that was given was found empty, so all that is in it came from here
 
 	opts      Options
 	url       string // of the store
@@ -95,6 +98,8 @@ func (c *Cloud) start(ctx context.Context) error {
 		if err := c.startRedis(ctx); err != nil {
 			return err
 		}
+	} else if err := c.clear(ctx); err != nil {
+		return err
 	}
 	fleet, err := c.fleet()
 	if err != nil {
@@ -105,7 +110,7 @@ func (c *Cloud) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.inventory, err = c.VMAPI.Expect(ctx, `at (http://[0-9.:]+)`); err != nil {
+	if c.inventory, err = c.VMAPI.Expect(ctx, `at (http://[0-9.]+:[0-9]+)`); err != nil {
 		return err
 	}
 	if c.Store, err = store.Open(ctx, store.Options{URL: c.url, Replicas: -1}); err != nil {
@@ -119,7 +124,26 @@ func (c *Cloud) start(ctx context.Context) error {
 		c.Workers = append(c.Workers, w)
 	}
 	c.opts.Progress("waiting for the first assignments")
-	return c.Placed(ctx, func(v assignment.Version) bool { return v != (assignment.Version{}) })
+	return c.placed(ctx)
+}
+
+// clear refuses a store that somebody uses.
+func (c *Cloud) clear(ctx context.Context) error {
+	o, err := redis.ParseURL(c.url)
+	if err != nil {
+		return fmt.Errorf("read the store's address: %w", err)
+	}
+	client := redis.NewClient(o)
+	defer client.Close()
+	n, err := client.DBSize(ctx).Result()
+	switch {
+	case err != nil:
+		return fmt.Errorf("look whether the store is empty: %w", err)
+	case n > 0:
+		return fmt.Errorf("the store %s is not empty: it has %d keys", c.url, n)
+	}
+	c.Cleared = true
+	return nil
 }
 
 // startRedis starts a redis-server that keeps an append-only file, on a port that it keeps.
@@ -219,7 +243,7 @@ func (c *Cloud) StartAPI(ctx context.Context, address string) (*API, error) {
 		return nil, err
 	}
 	a := &API{Process: p}
-	if a.URL, err = p.Expect(ctx, `IAPI at (http://[0-9.:]+)`); err != nil {
+	if a.URL, err = p.Expect(ctx, `IAPI at (http://[0-9.]+:[0-9]+)`); err != nil {
 		p.Kill()
 		return nil, err
 	}
@@ -278,20 +302,42 @@ func (c *Cloud) Credentials(ctx context.Context) ([]string, error) {
 	return tokens, g.Wait()
 }
 
-// Placed waits until ok holds for the version of every host's assignment.
-func (c *Cloud) Placed(ctx context.Context, ok func(assignment.Version) bool) error {
+// placed waits until every host has an assignment.
+func (c *Cloud) placed(ctx context.Context) error {
+	return c.until(ctx, func(hosts []uuid.UUID) (left int, err error) {
+		versions, err := c.Store.Versions(ctx, hosts...)
+		for _, v := range versions {
+			if v == (assignment.Version{}) {
+				left++
+			}
+		}
+		return left, err
+	})
+}
+
+// Assigned waits until every host has an assignment of n instrumentations.
+func (c *Cloud) Assigned(ctx context.Context, n int) error {
+	return c.until(ctx, func(hosts []uuid.UUID) (left int, err error) {
+		documents, err := c.Store.Documents(ctx, hosts...)
+		for _, d := range documents {
+			if items, err := assignment.Decode(d.Body); err != nil || len(items) != n {
+				left++
+			}
+		}
+		return left, err
+	})
+}
+
+// until asks again and again how many of some hosts are left, until none is.
+func (c *Cloud) until(ctx context.Context, ask func([]uuid.UUID) (left int, err error)) error {
 	for {
 		left := 0
 		for chunk := range slices.Chunk(c.Hosts, 1000) {
-			versions, err := c.Store.Versions(ctx, chunk...)
+			n, err := ask(chunk)
 			if err != nil {
 				return err
 			}
-			for _, v := range versions {
-				if !ok(v) {
-					left++
-				}
-			}
+			left += n
 		}
 		if left == 0 {
 			return nil
@@ -304,7 +350,7 @@ func (c *Cloud) Placed(ctx context.Context, ok func(assignment.Version) bool) er
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%d hosts still wait for an assignment: %w", left, ctx.Err())
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -320,6 +366,24 @@ func (c *Cloud) Retag(ctx context.Context, vm uuid.UUID, tags map[string]string)
 		return fmt.Errorf("retag a VM: %w", err)
 	}
 	return nil
+}
+
+// Connected is how many agents are connected to this API.
+func (a *API) Connected(ctx context.Context) (int, error) {
+	body, err := send(ctx, http.MethodGet, a.URL+"/metrics", a.token, nil)
+	if err != nil {
+		return 0, fmt.Errorf("read the API's metrics: %w", err)
+	}
+	_, rest, found := strings.Cut(string(body), "\niapi_agents_connected ")
+	if !found {
+		return 0, errors.New("read the API's metrics: iapi_agents_connected is missing")
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the API's metrics: %w", err)
+	}
+	return int(n), nil
 }
 
 // Do runs a GraphQL operation as an operator and decodes its data.

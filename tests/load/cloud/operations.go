@@ -35,6 +35,9 @@ type payload struct {
 	UserErrors      userErrors
 }
 
+// Operators is the owner of what belongs to nobody else.
+var Operators = uuid.Nil
+
 // Scopes, as variables.
 func EveryHost() map[string]any             { return map[string]any{"everyHost": true} }
 func OnHosts(h ...uuid.UUID) map[string]any { return map[string]any{"hosts": h} }
@@ -42,7 +45,7 @@ func Tagged(key, value string) map[string]any {
 	return map[string]any{"vmTag": map[string]any{"key": key, "in": []string{value}}}
 }
 
-// Create creates an instrumentation. owner is uuid.Nil for the operators' own.
+// Create creates an instrumentation.
 func (a *API) Create(ctx context.Context, owner uuid.UUID, scope map[string]any) (Instrumentation, error) {
 	input := map[string]any{"metric": "cpu.usage", "decompositions": []string{"cpumode"}, "scope": scope}
 	if owner != uuid.Nil {
@@ -102,7 +105,7 @@ func (a *API) Get(ctx context.Context, id string) (*Instrumentation, error) {
 
 // Notify hints that a VM has changed, as a workflow does.
 func (a *API) Notify(ctx context.Context, vm uuid.UUID) error {
-	err := a.Do(ctx, `mutation($vm: UUID!) { notifyVmChanged(input: {vm: $vm, kind: RETAGGED}) { accepted } }`, map[string]any{"vm": vm}, nil)
+	err := a.Do(ctx, `mutation($vm: UUID!) { notifyVmChanged(input: {vm: $vm, kind: TAGS_UPDATED}) { accepted } }`, map[string]any{"vm": vm}, nil)
 	if err != nil {
 		return fmt.Errorf("notify that a VM has changed: %w", err)
 	}

@@ -165,21 +165,26 @@ func (p *Process) Control(ctx context.Context) (string, error) {
 	}
 }
 
-// Usage is what it uses. query is of debugport's /usage: "free", "reset" or "".
+// Usage is what it uses. query is of debugport's /usage: "free", "reset", both or "".
 func (p *Process) Usage(ctx context.Context, query string) (debugport.Usage, error) {
+	base, err := p.Control(ctx)
+	if err != nil {
+		return debugport.Usage{}, err
+	}
+	return Usage(ctx, base, query)
+}
+
+// Usage is what the process with that debug port uses.
+func Usage(ctx context.Context, base, query string) (debugport.Usage, error) {
 	var u debugport.Usage
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	base, err := p.Control(ctx)
-	if err != nil {
-		return u, err
-	}
 	body, err := get(ctx, base+"/usage?"+query)
-	if err != nil {
-		return u, fmt.Errorf("ask %s what it uses: %w", p.Name, err)
+	if err == nil {
+		err = json.Unmarshal(body, &u)
 	}
-	if err := json.Unmarshal(body, &u); err != nil {
-		return u, fmt.Errorf("ask %s what it uses: %w", p.Name, err)
+	if err != nil {
+		return u, fmt.Errorf("ask what a process uses: %w", err)
 	}
 	return u, nil
 }

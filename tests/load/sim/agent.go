@@ -65,8 +65,8 @@ type Options struct {
 	Source   net.IP // the address to connect from; nil: any
 	Seed     uint64 // decides, with the host, what goes wrong and when
 	Faults   Faults
-	Mute     bool            // never reports
-	Known    session.Version // what it runs from the start
+	Mute     bool               // never reports
+	Known    session.Assignment // what it runs from the start, as after a restart
 	Observer Observer
 	Logger   *slog.Logger // nil: silent
 }
@@ -93,7 +93,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		opts: o, wake: make(chan struct{}, 1), conns: make(map[*tracked]struct{}), acked: make(map[string]Change),
 		dice:    rand.New(rand.NewPCG(o.Seed, hash(o.Host.String()))),
-		applied: session.Assignment{Host: o.Host, Version: o.Known},
+		applied: o.Known,
 	}
 	a.http = &http.Transport{
 		DialContext: a.dial, ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, MaxIdleConnsPerHost: 1,
@@ -107,7 +107,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an agent: %w", err)
 	}
-	a.session.Know(o.Known)
+	a.session.Know(o.Known.Version)
 	return a, nil
 }
 

@@ -1,0 +1,297 @@
+package dtrace
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"iapi/catalog"
+	"iapi/collectors/collect"
+	"iapi/measure"
+)
+
+// helperEnv makes the test binary a program that does what a test wants to be traced.
+const helperEnv = "IAPI_DTRACE_HELPER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "agent":
+		agentHelper()
+	default:
+		runtime.LockOSThread()
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			command, err := strconv.Unquote(in.Text())
+			if err != nil {
+				panic(err)
+			}
+			obey(command)
+			fmt.Println("done")
+		}
+	}
+}
+
+// obey does one command, such as "getppid 100". It is run in one thread.
+func obey(command string) {
+	verb, rest, _ := strings.Cut(command, " ")
+	switch verb {
+	case "name":
+		name := append([]byte(rest), 0)
+		must(unix.Prctl(unix.PR_SET_NAME, bytesPointer(name), 0, 0, 0))
+	case "getppid":
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for range n {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+		}
+	case "names": // that many names, each with three calls
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for i := range n {
+			obey("name k" + strconv.Itoa(i))
+			obey("getppid 3")
+		}
+	case "cgroup":
+		must(os.WriteFile(rest+"/cgroup.procs", []byte("0"), 0o644))
+	case "exec":
+		must(exec.Command("/bin/true").Run())
+	case "threads":
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for range n { // a goroutine that ends while it is locked takes its thread with it
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				runtime.LockOSThread()
+			}()
+			<-done
+		}
+	case "fsync":
+		f, err := os.Create(rest)
+		must(err)
+		_, err = f.Write(make([]byte, 64<<10))
+		must(err)
+		must(f.Sync())
+		must(f.Close())
+	case "write4097":
+		f, err := os.Create(rest)
+		must(err)
+		for range 5 {
+			_, err = f.Write(make([]byte, 4097))
+			must(err)
+		}
+		must(f.Close())
+	case "connect":
+		c, err := net.Dial("tcp", rest)
+		must(err)
+		must(c.Close())
+	case "listen":
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(err)
+		listening = l.Addr().String()
+		go func() {
+			for {
+				c, err := l.Accept()
+				must(err)
+				must(c.Close())
+			}
+		}()
+	case "where":
+		fmt.Println(listening)
+	}
+}
+
+var listening string // where a helper listens
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// helper is such a program.
+type helper struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func newHelper(t testing.TB) *helper {
+	t.Helper()
+	h := &helper{t: t, cmd: exec.Command(os.Args[0])}
+	h.cmd.Env = append(os.Environ(), helperEnv+"=1")
+	h.cmd.Stderr = os.Stderr
+	var err error
+	h.in, err = h.cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := h.cmd.StdoutPipe()
+	require.NoError(t, err)
+	h.out = bufio.NewReader(out)
+	require.NoError(t, h.cmd.Start())
+	t.Cleanup(func() {
+		h.in.Close()
+		_ = h.cmd.Wait() // killed or not, it has ended
+	})
+	return h
+}
+
+// do has the helper obey commands and waits until it has.
+func (h *helper) do(commands ...string) {
+	h.t.Helper()
+	for _, command := range commands {
+		_, err := fmt.Fprintln(h.in, strconv.Quote(command))
+		require.NoError(h.t, err)
+		answer, err := h.out.ReadString('\n')
+		require.NoError(h.t, err)
+		require.Equal(h.t, "done\n", answer)
+	}
+}
+
+// ask does a command that answers with a line.
+func (h *helper) ask(command string) string {
+	h.t.Helper()
+	_, err := fmt.Fprintln(h.in, strconv.Quote(command))
+	require.NoError(h.t, err)
+	answer, err := h.out.ReadString('\n')
+	require.NoError(h.t, err)
+	done, err := h.out.ReadString('\n')
+	require.NoError(h.t, err)
+	require.Equal(h.t, "done\n", done)
+	return strings.TrimSpace(answer)
+}
+
+// needTracer makes sure that this machine can trace: it skips the test where it cannot, but fails where CI=true.
+func needTracer(t testing.TB) {
+	t.Helper()
+	missing := ""
+	switch {
+	case os.Geteuid() != 0:
+		missing = "tracing needs root"
+	case collect.Command("bpftrace") == "":
+		missing = "bpftrace is not installed"
+	default:
+		if _, err := os.Stat("/sys/kernel/tracing/events"); err != nil {
+			if err := unix.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, ""); err != nil {
+				missing = "tracefs cannot be mounted: " + err.Error()
+			}
+		}
+	}
+	if missing == "" {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+}
+
+func newEngine(t testing.TB, o Options) *Engine {
+	t.Helper()
+	if o.StartTimeout == 0 {
+		o.StartTimeout = time.Minute // the machines of tests are busy
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	e, err := New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	return e
+}
+
+// wish makes a request for a whole host.
+func wish(d *catalog.Definition, predicate string, by ...string) collect.Request {
+	p, err := measure.ParsePredicate([]byte(predicate))
+	must(err)
+	return collect.Request{ID: "test", Definition: d, Predicate: p, Decompositions: by, WholeHost: true, Granularity: time.Second}
+}
+
+func open(t testing.TB, e *Engine, r collect.Request) *probe {
+	t.Helper()
+	p, err := e.Open(t.Context(), r, variant(t, r.Definition, true))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	res, err := p.Collect(t.Context(), time.Now())
+	require.NoError(t, err)
+	require.True(t, res.Primed)
+	return p.(*probe)
+}
+
+// tally adds up what a probe gives.
+type tally struct {
+	sums     map[string]float64 // by zone and fields
+	buckets  map[string]int64
+	other    float64
+	failures []collect.ZoneFailure
+}
+
+// drain collects the intervals up to and including the one that has this moment.
+func drain(t testing.TB, p collect.Probe, into *tally) {
+	t.Helper()
+	if into.sums == nil {
+		into.sums, into.buckets = map[string]float64{}, map[string]int64{}
+	}
+	end := time.Now().Truncate(time.Second).Add(time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		res, err := p.Collect(ctx, end)
+		require.NoError(t, err)
+		late := false
+		for _, s := range res.Samples {
+			late = late || s.Partial
+			if s.Other {
+				into.other += s.Value
+				continue
+			}
+			key := ""
+			if s.Zone != uuid.Nil {
+				key = s.Zone.String() + ":"
+			}
+			for i, f := range s.Fields {
+				if i > 0 {
+					key += "|"
+				}
+				key += f.Value
+			}
+			into.sums[key] += s.Value
+			if s.Distribution != nil {
+				var n int64
+				for _, b := range s.Distribution.Buckets {
+					into.buckets[fmt.Sprintf("%s[%d,%d]", key, b.Low, b.High)] += b.Count
+					n += b.Count
+				}
+				require.Equal(t, s.Value, float64(n), "the buckets hold all that was counted")
+			}
+		}
+		into.failures = append(into.failures, res.Failures...)
+		if latest, _, _, _ := p.(*probe).run.progress(); latest >= end.Unix() && !late {
+			return
+		}
+	}
+}
+
+func drained(t testing.TB, p collect.Probe) tally {
+	t.Helper()
+	var sum tally
+	drain(t, p, &sum)
+	return sum
+}

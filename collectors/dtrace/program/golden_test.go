@@ -1,0 +1,244 @@
+package program
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"iapi/catalog"
+	"iapi/collectors/collect"
+	"iapi/measure"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const definitionsDir = "../testdata/definitions"
+
+var (
+	zoneA = uuid.MustParse("a0a0a0a0-0000-4000-8000-000000000001")
+	zoneB = uuid.MustParse("b0b0b0b0-0000-4000-8000-000000000002")
+)
+
+type fakeDevices struct{}
+
+func (fakeDevices) Number(name string) (uint64, bool) { return 254 << 20, name == "vda" }
+func (fakeDevices) Name(dev uint64) (string, bool)    { return "vda", dev == 254<<20 }
+
+// readDefinition reads a test definition after replacing texts in pairs.
+func readDefinition(t testing.TB, name string, replace ...string) *catalog.Definition {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(definitionsDir, name+".yaml"))
+	require.NoError(t, err)
+	d, err := catalog.Parse([]byte(strings.NewReplacer(replace...).Replace(string(text))))
+	require.NoError(t, err, name)
+	return d
+}
+
+func tracing(d *catalog.Definition, l Language) *catalog.Variant {
+	for i := range d.Variants {
+		if v := &d.Variants[i]; v.Tracing() && (v.Source.Bpftrace != nil) == (l == Bpftrace) {
+			return v
+		}
+	}
+	return nil
+}
+
+func parsed(t testing.TB, text string) measure.Predicate {
+	t.Helper()
+	p, err := measure.ParsePredicate([]byte(text))
+	require.NoError(t, err, text)
+	return p
+}
+
+// compiled compiles for this test's fixed machine; whole if there are no zones.
+func compiled(t testing.TB, d *catalog.Definition, l Language, predicate measure.Predicate, zones []uuid.UUID, by ...string) (*Program, error) {
+	t.Helper()
+	v := tracing(d, l)
+	require.NotNil(t, v)
+	return Compile(Wish{
+		Definition: d, Variant: v, Predicate: predicate, Decompositions: by, Whole: zones == nil, Zones: zones,
+		Hostname: "headnode", Arch: "amd64", Devices: fakeDevices{},
+	})
+}
+
+var fixedClock = Clock{Offset: 1_700_000_000 * time.Second, End: 3600 * time.Second}
+
+var goldens = []struct {
+	name, metric, predicate string
+	zones                   []uuid.UUID
+	by                      []string
+}{
+	{"syscalls", "syscall.syscalls", `{}`, nil, nil},
+	{"syscalls-execname-latency-zones", "syscall.syscalls", `{"and":[{"ne":["execname","redis-server"]},{"ge":["latency",1000]}]}`, []uuid.UUID{zoneB, zoneA}, []string{"execname", "latency"}},
+	{"syscalls-syscall-pid-zones", "syscall.syscalls", `{"or":[{"eq":["pid","17"]},{"ne":["syscall","read"]}]}`, []uuid.UUID{zoneA}, []string{"zonename", "execname", "syscall", "pid"}},
+	{"syscalls-no-zones", "syscall.syscalls", `{"eq":["zonename","` + zoneA.String() + `"]}`, []uuid.UUID{}, nil},
+	{"disk-all", "disk.physio_ops", `{"and":[{"eq":["disk","vda"]},{"eq":["optype","read"]},{"or":[{"gt":["size",4096]},{"lt":["latency",-5]}]}]}`, nil, []string{"latency", "optype", "disk"}},
+	{"accepts-raddr-zones", "tcp.accepts", `{"or":[{"eq":["raddr","10.0.0.1"]},{"ne":["raddr","::1"]}]}`, []uuid.UUID{zoneA}, []string{"raddr", "rport"}},
+	{"connects", "tcp.connects", `{"eq":["rport","443"]}`, nil, []string{"raddr"}},
+	{"execs-zones", "unix.proc_execs", `{"and":[{"eq":["hostname","headnode"]},{"eq":["execname","it's \"é\""]}]}`, []uuid.UUID{zoneA}, []string{"hostname", "execname"}},
+	{"exits", "unix.proc_exits", `{}`, nil, []string{"execname"}},
+	{"forks-zones", "unix.proc_forks", `{}`, []uuid.UUID{zoneA}, []string{"ppid"}},
+	{"threads", "unix.thr_creates", `{"eq":["execname","a name of sixteen"]}`, nil, nil},
+	{"rwops-optype-size-zones", "fs.logical_rwops", `{"and":[{"eq":["optype","write"]},{"eq":["pid","1"]}]}`, []uuid.UUID{zoneA}, []string{"optype", "size"}},
+	{"queries-latency", "postgres.queries", `{}`, nil, []string{"latency"}},
+	{"samples-zones", "cpu.thread_samples", `{}`, []uuid.UUID{zoneA}, []string{"execname", "subsecond"}},
+}
+
+func TestProgramsAreAsRecorded(t *testing.T) {
+	for _, g := range goldens {
+		for l, suffix := range map[Language]string{Bpftrace: ".bt", D: ".d"} {
+			d := readDefinition(t, g.metric)
+			if tracing(d, l) == nil {
+				continue
+			}
+			t.Run(g.name+suffix, func(t *testing.T) {
+				p, err := compiled(t, d, l, parsed(t, g.predicate), g.zones, g.by...)
+				require.NoError(t, err)
+				file := filepath.Join("testdata", g.name+suffix)
+				if *update {
+					require.NoError(t, os.MkdirAll("testdata", 0o755))
+					require.NoError(t, os.WriteFile(file, []byte(p.Text(fixedClock)), 0o644))
+				}
+				want, err := os.ReadFile(file)
+				require.NoError(t, err)
+				require.Equal(t, string(want), p.Text(fixedClock))
+			})
+		}
+	}
+}
+
+// needBpftrace gives the path of bpftrace, by which programs are checked without running them.
+func needBpftrace(t testing.TB) string {
+	t.Helper()
+	path := collect.Command("bpftrace")
+	if path != "" && os.Geteuid() == 0 {
+		if _, err := os.Stat("/sys/kernel/tracing/events"); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("checking programs needs bpftrace, root and tracefs")
+	}
+	t.Skip("checking programs needs bpftrace, root and tracefs")
+	return ""
+}
+
+// dryRun gives the syntax tree that bpftrace makes of a program's text. It fails when bpftrace refuses the text.
+func dryRun(t testing.TB, p *Program) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "program.bt")
+	require.NoError(t, os.WriteFile(file, []byte(p.Text(fixedClock)), 0o600))
+	cmd := exec.Command(needBpftrace(t), "-d", file)
+	cmd.Env = p.Environment()
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	_, tree, found := strings.Cut(string(out), "AST after: parser\n")
+	require.True(t, found, "%s", out)
+	tree, _, found = strings.Cut(tree, "AST after: Semantic\n")
+	require.True(t, found, "%s", out)
+	return tree
+}
+
+func TestBpftraceTakesThePrograms(t *testing.T) {
+	needBpftrace(t)
+	for _, g := range goldens {
+		d := readDefinition(t, g.metric)
+		if tracing(d, Bpftrace) == nil {
+			continue
+		}
+		t.Run(g.name, func(t *testing.T) {
+			p, err := compiled(t, d, Bpftrace, parsed(t, g.predicate), g.zones, g.by...)
+			require.NoError(t, err)
+			tree := dryRun(t, p)
+			require.Equal(t, 1, strings.Count(tree, "\n BEGIN\n"))
+			require.Equal(t, 1, strings.Count(tree, "\n END\n"))
+			require.Equal(t, 1, strings.Count(tree, "\n interval:ms:10\n"))
+		})
+	}
+}
+
+func TestWishesThatCannotBeTracedAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		metric, predicate, why string
+		code                   collect.Code
+		by                     []string
+	}{
+		{"syscall.syscalls", `{"eq":["syscall","reed"]}`, `no system call "reed"`, collect.Failed, nil},
+		{"tcp.accepts", `{"eq":["raddr","10.0.0"]}`, "is an IP address", collect.Failed, nil},
+		{"tcp.accepts", `{"eq":["raddr","fe80::1%eth0"]}`, "is an IP address", collect.Failed, nil},
+		{"syscall.syscalls", `{"or":[{"eq":["zonename","x"]},{"eq":["pid","1"]}]}`, "zonename in one or", collect.Unsupported, nil},
+		{"syscall.syscalls", `{}`, "twice", collect.Unsupported, []string{"execname", "execname"}},
+		{"disk.physio_ops", `{}`, "two numeric", collect.Unsupported, []string{"latency", "size"}},
+		{"syscall.syscalls", `{}`, `no field "ppid"`, collect.Unsupported, []string{"ppid"}},
+		{"syscall.syscalls", `{"eq":["__proto__","x"]}`, "__proto__", collect.Failed, nil},
+		{"syscall.syscalls", `{"eq":["pid","007"]}`, "decimal number", collect.Failed, nil},
+		{"disk.physio_ops", `{"eq":["optype","erase"]}`, "one of read, write", collect.Failed, nil},
+		{"syscall.syscalls", `{"lt":["execname","x"]}`, "numeric", collect.Failed, nil},
+	} {
+		d := readDefinition(t, c.metric)
+		_, err := compiled(t, d, Bpftrace, parsed(t, c.predicate), []uuid.UUID{zoneA}, c.by...)
+		require.ErrorContains(t, err, c.why, c.predicate)
+		require.Equal(t, c.code, collect.Refusal(err).Code, c.predicate)
+	}
+}
+
+func TestTwoFreeTextsAreNotPutIntoOneKey(t *testing.T) {
+	d := readDefinition(t, "syscall.syscalls", "expr: args->id, decode: syscall", "expr: comm")
+	d.Variants[0].Source.Bpftrace.Clauses[1].Fields["syscall"] = catalog.TraceField{CType: "str", Expr: "comm"}
+	_, err := compiled(t, d, Bpftrace, measure.Predicate{}, nil, "execname", "syscall")
+	require.ErrorContains(t, err, "free text")
+	_, err = compiled(t, d, Bpftrace, measure.Predicate{}, nil, "execname")
+	require.NoError(t, err)
+}
+
+// What a thread saves for itself and nothing needs is left out, with its cost.
+func TestOnlyWhatIsNeededIsRemembered(t *testing.T) {
+	d := readDefinition(t, "syscall.syscalls")
+	plain, err := compiled(t, d, Bpftrace, measure.Predicate{}, nil, "execname")
+	require.NoError(t, err)
+	require.NotContains(t, plain.Text(fixedClock), "sys_enter")
+	for _, need := range [][]string{{"latency"}, nil} {
+		predicate := measure.Predicate{}
+		if need == nil {
+			predicate = parsed(t, `{"lt":["latency",5]}`)
+		}
+		p, err := compiled(t, d, Bpftrace, predicate, nil, need...)
+		require.NoError(t, err)
+		require.Contains(t, p.Text(fixedClock), "sys_enter")
+	}
+	// A definition's own condition at the entry says which events count.
+	d.Variants[0].Source.Bpftrace.Clauses[0].If = "pid != 1"
+	p, err := compiled(t, d, Bpftrace, measure.Predicate{}, nil, "execname")
+	require.NoError(t, err)
+	require.Contains(t, p.Text(fixedClock), "sys_enter")
+}
+
+func TestRowsAreDecoded(t *testing.T) {
+	d := readDefinition(t, "disk.physio_ops")
+	p, err := compiled(t, d, Bpftrace, measure.Predicate{}, nil, "optype", "latency", "hostname", "disk")
+	require.NoError(t, err)
+	row, ok := p.Decode(HostZone, []string{"1100", "266338304", "WSM"})
+	require.True(t, ok)
+	require.Equal(t, Row{Value: 1100, Fields: []measure.Field{{Name: "optype", Value: "write"}, {Name: "hostname", Value: "headnode"}, {Name: "disk", Value: "vda"}}}, row)
+	row, ok = p.Decode(HostZone, []string{"18446744073709551615", "7340033", "R"})
+	require.True(t, ok)
+	require.Equal(t, int64(1<<63-1), row.Value)
+	require.Equal(t, "7:1", row.Fields[2].Value)
+	for _, bad := range [][]string{nil, {"1"}, {"x", "1", "R"}, {"1", "-1", "R"}, {"1", "1", ""}, {"1", "1", "D"}, {"1", "1", "R", "R"}} {
+		_, ok := p.Decode(HostZone, bad)
+		require.False(t, ok, "%q", bad)
+	}
+	d = readDefinition(t, "tcp.accepts")
+	p, err = compiled(t, d, Bpftrace, measure.Predicate{}, nil, "raddr", "rport")
+	require.NoError(t, err)
+	row, ok = p.Decode(HostZone, []string{"80", "::ffff:127.0.0.1"})
+	require.True(t, ok)
+	require.Equal(t, []measure.Field{{Name: "raddr", Value: "127.0.0.1"}, {Name: "rport", Value: "80"}}, row.Fields)
+}

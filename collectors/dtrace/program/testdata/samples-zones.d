@@ -1,0 +1,32 @@
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 172800000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (pid != 0)/ {
+  this->f_subsecond = (uint64_t)((walltimestamp % 1000000000) / 1000000);
+  this->step = (uint64_t)((((this->f_subsecond >= 1000)) ? 0 : 10));
+  this->low = (uint64_t)(((this->step > 0) ? ((this->f_subsecond / this->step) * this->step) : ((this->f_subsecond < 0) ? (-1) : 1000)));
+}
+profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (pid != 0)/ {
+  @rows[zonename, this->low, (execname)] = count();
+  @total[zonename] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%u\t%S\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}

@@ -1,0 +1,192 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"iapi/agent/session"
+	"iapi/identity"
+	"iapi/tests/load/cloud"
+	"iapi/tests/load/sim"
+)
+
+func TestFramesReplayedDelayedHalvedAndCut(t *testing.T) {
+	s := start(t, 30, 1, cloud.Options{})
+	h := newHistory()
+	p := startProxy(t, s.APIs[0].URL, 7, h.document)
+	f := s.connect([]string{p.URL}, h.observer())
+
+	p.plan.Store(&faultPlan{Replay: 0.3, Delay: 0.2, DelayMost: 100 * time.Millisecond, Halve: 0.2, Cut: 0.05})
+	var last string
+	for i := range 40 {
+		if last != "" && i%2 == 1 {
+			require.NoError(t, s.APIs[0].Delete(s.ctx, last))
+			continue
+		}
+		last = s.everywhere(0)
+	}
+	last = s.everywhere(0)
+	require.Positive(t, p.replayed.Load(), "the proxy has replayed frames")
+	require.Positive(t, p.delayed.Load())
+	require.Positive(t, p.halved.Load())
+	require.Positive(t, p.cut.Load())
+
+	p.plan.Store(&faultPlan{})
+	s.eventually(20*time.Second, "everybody runs the last change", func() error {
+		return errors.Join(everybodyRuns(f, last), s.current(f))
+	})
+	s.lawful(h)
+}
+
+func TestNobodyGoesOfflineWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	agents, pause := 200, 6*time.Second
+	if proving() {
+		agents, pause = 2000, time.Minute // longer than the patience with a silent agent
+	}
+	s := start(t, agents, 1, cloud.Options{})
+	h := newHistory()
+	f := s.connect(s.Servers(), h.observer())
+	s.eventually(30*time.Second, "everybody is online", func() error {
+		n, err := s.APIs[0].Offline(s.ctx)
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d hosts are offline", n)
+		}
+		return err
+	})
+
+	require.NoError(t, s.Redis.Pause())
+	select {
+	case <-time.After(pause):
+	case <-s.ctx.Done():
+	}
+	require.NoError(t, s.Redis.Resume())
+
+	back := time.Now()
+	last := s.everywhere(0)
+	s.eventually(time.Until(back.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+		n, err := s.APIs[0].Offline(s.ctx)
+		require.False(t, err == nil && n > 0, "%d agents were declared offline", n)
+		return errors.Join(err, everybodyRuns(f, last), s.current(f))
+	})
+	s.lawful(h)
+}
+
+func TestTheAgentsOfAKilledAPIGoToTheOther(t *testing.T) {
+	s := start(t, 60, 2, cloud.Options{})
+	h := newHistory()
+	f := s.connect(s.Servers(), h.observer())
+	s.APIs[0].Kill()
+	killed := time.Now()
+	last := s.everywhere(1)
+	s.eventually(time.Until(killed.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+		return everybodyRuns(f, last)
+	})
+	require.NoError(t, s.Restart(s.ctx, 0))
+	s.lawful(h)
+}
+
+func TestAKilledWorkerIsReplacedWithinTenSeconds(t *testing.T) {
+	s := start(t, 60, 1, cloud.Options{Workers: 2})
+	h := newHistory()
+	f := s.connect(s.Servers(), h.observer())
+	ids := []string{s.everywhere(0)}
+	s.Workers[0].Kill() // in the middle of its work
+	killed := time.Now()
+	ids = append(ids, s.everywhere(0))
+	s.eventually(time.Until(killed.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+		return errors.Join(everybodyRuns(f, ids[0]), everybodyRuns(f, ids[1]))
+	})
+	s.lawful(h)
+}
+
+func TestARevokedAgentIsCutOff(t *testing.T) {
+	t.Parallel()
+	s := start(t, 3, 1, cloud.Options{})
+	f := s.connect(s.Servers(), sim.Observer{})
+	first := s.everywhere(0)
+	s.eventually(10*time.Second, "everybody runs it", func() error { return everybodyRuns(f, first) })
+
+	require.NoError(t, s.APIs[0].Revoke(s.ctx, s.Hosts[0]))
+	dials := f.Agents[0].Dials()
+	s.eventually(2*time.Second, "its connection has ended", func() error {
+		n, err := s.APIs[0].Connected(s.ctx)
+		if err == nil && n != 2 {
+			err = fmt.Errorf("%d agents are connected", n)
+		}
+		return err
+	})
+	s.eventually(10*time.Second, "it has tried to come back", func() error {
+		if f.Agents[0].Dials() < dials+2 {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	second := s.everywhere(0)
+	s.eventually(10*time.Second, "the others go on", func() error {
+		if !runs(f.Agents[1], second) || !runs(f.Agents[2], second) {
+			return errors.New("they do not")
+		}
+		return nil
+	})
+	require.False(t, runs(f.Agents[0], second), "who was revoked is told nothing")
+	require.True(t, runs(f.Agents[0], first), "and keeps what it had")
+}
+
+func TestTheLastAgentOfAHostIsItsAgent(t *testing.T) {
+	t.Parallel()
+	s := start(t, 1, 2, cloud.Options{})
+	told := newFlag()
+	one := s.connect([]string{s.APIs[0].URL}, sim.Observer{Refused: func(_ *sim.Agent, err error) {
+		if errors.Is(err, session.ErrSuperseded) {
+			told.set()
+		}
+	}})
+	other := s.connect([]string{s.APIs[1].URL}, sim.Observer{})
+	s.eventually(5*time.Second, "the first has lost its connection", func() error {
+		n, err := s.APIs[0].Connected(s.ctx)
+		if err == nil && n > 0 {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+	id := s.everywhere(0)
+	s.eventually(10*time.Second, "the second runs what comes", func() error { return everybodyRuns(other, id) })
+	require.False(t, runs(one.Agents[0], id), "the first is told nothing")
+	select {
+	case <-told.ch:
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "a report of the first was not refused")
+	}
+}
+
+func TestAFlushedStoreLeadsItsAgentsOn(t *testing.T) {
+	s := start(t, 50, 1, cloud.Options{WorkerFlags: []string{"--sweep-every", "1s"}})
+	h := newHistory()
+	f := s.connect(s.Servers(), h.observer())
+	var old string
+	for range 5 {
+		old = s.everywhere(0)
+		s.eventually(20*time.Second, "everybody runs it", func() error { return everybodyRuns(f, old) })
+	}
+	before := f.Agents[0].Applied().Version
+
+	require.NoError(t, s.Store.Client().FlushAll(s.ctx).Err())
+	for i, host := range s.Hosts { // as by joining again
+		require.NoError(t, s.Store.SetAgentToken(s.ctx, host, identity.HashToken(s.tokens[i])))
+	}
+	fresh := s.everywhere(0)
+	s.eventually(30*time.Second, "everybody follows", func() error {
+		return errors.Join(everybodyRuns(f, fresh), s.current(f))
+	})
+	for _, a := range f.Agents {
+		now := a.Applied()
+		require.Greater(t, now.Version.Epoch, before.Epoch, "a store that has lost what it had begins a new epoch")
+		require.False(t, runs(a, old), "what was lost does not run any more")
+	}
+	s.lawful(h)
+}
