@@ -190,16 +190,6 @@ func (t *term) in(tags map[string]string) bool {
 	return ok && (t.kind == hasTag || t.kind == hasTrait || v == t.value)
 }
 
-// each calls fn with every term that the expr names.
-func (e *expr) each(fn func(term)) {
-	if e.op == literal {
-		fn(e.term)
-	}
-	for i := range e.args {
-		e.args[i].each(fn)
-	}
-}
-
 // ownTerms calls fn with every term that a VM passes by itself, tagTerms with those of a host that is known.
 func ownTerms(vm *inventory.VM, fn func(term)) {
 	fn(term{kind: isVM, id: vm.UUID})

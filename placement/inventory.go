@@ -192,7 +192,7 @@ func eval(e *expr, all *roaring.Bitmap, lookup func(term) *roaring.Bitmap) *roar
 		for i := range e.args {
 			args[i] = eval(&e.args[i], all, lookup)
 		}
-		return union(args, all)
+		return roaring.FastOr(args...)
 	}
 	var with, without []*roaring.Bitmap
 	for i := range e.args {
@@ -220,28 +220,4 @@ func eval(e *expr, all *roaring.Bitmap, lookup func(term) *roaring.Bitmap) *roar
 		out = roaring.AndNot(out, b)
 	}
 	return out
-}
-
-// union is the or of bitmaps. Many sparse ones, as those of the values of one tag, are written into one plain row of bits,
-// which is quicker than merging them container by container. All bounds the numbers in them.
-func union(args []*roaring.Bitmap, all *roaring.Bitmap) *roaring.Bitmap {
-	var sparse, dense []*roaring.Bitmap
-	var total uint64
-	for _, b := range args {
-		// WriteDenseTo overwrites with containers that are bitmaps themselves, and sets bits with the others.
-		if st := b.Stats(); st.BitmapContainers == 0 {
-			sparse, total = append(sparse, b), total+st.Cardinality
-		} else {
-			dense = append(dense, b)
-		}
-	}
-	// Where there are fewer numbers than this share of the row's words, emptying and counting the row costs more.
-	if words := all.DenseSize(); len(sparse) > 2 && total >= words/4 {
-		row := make([]uint64, words)
-		for _, b := range sparse {
-			b.WriteDenseTo(row)
-		}
-		sparse = []*roaring.Bitmap{roaring.FromDense(row, false)}
-	}
-	return roaring.FastOr(append(sparse, dense...)...)
 }

@@ -153,15 +153,13 @@ func (c agentsCmd) Run(ctx context.Context, s streams) (err error) {
 	if err == nil && c.Peer != "" {
 		err = l.compare(ctx)
 	}
-	if err != nil {
-		return err
-	}
+	// What was measured before something failed is shown too.
 	if c.JSON {
 		e := json.NewEncoder(s.out)
 		e.SetIndent("", "  ")
-		return e.Encode(l.result)
+		return errors.Join(err, e.Encode(l.result))
 	}
-	return l.result.print(s.out)
+	return errors.Join(err, l.result.print(s.out))
 }
 
 func (l *load) say(format string, args ...any) {
@@ -186,9 +184,8 @@ func (l *load) service(ctx context.Context) (err error) {
 	})
 	defer func() {
 		l.stopFleet()
-		clean := l.emptied()
 		l.say("stopping the servers")
-		err = errors.Join(err, clean, l.cloud.Close())
+		err = errors.Join(err, l.cloud.Close())
 	}()
 	if err != nil {
 		return err
@@ -200,19 +197,6 @@ func (l *load) service(ctx context.Context) (err error) {
 		return err
 	}
 	return l.measure(ctx)
-}
-
-// emptied removes what was written to a store that was given.
-func (l *load) emptied() error {
-	if l.Store == "" || l.cloud.Store == nil || !l.cloud.Cleared {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := l.cloud.Store.Client().FlushDB(ctx).Err(); err != nil {
-		return fmt.Errorf("empty the store: %w", err)
-	}
-	return nil
 }
 
 // base creates what is there from the start.
@@ -252,8 +236,8 @@ func (l *load) measure(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", s.phase, err)
 		}
 		l.result.Others[s.phase] = m.others()
+		l.result.Refused = l.ledger.refusals()
 	}
-	l.result.Refused = l.ledger.refusals()
 	return nil
 }
 

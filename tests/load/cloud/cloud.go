@@ -54,11 +54,11 @@ type Cloud struct {
 	Store   *store.Store
 	Hosts   []uuid.UUID
 	Owner   uuid.UUID // of all VMs
-	Cleared bool      // a store that was given was found empty, so all that is in it came from here
 
 	opts      Options
 	url       string // of the store
 	inventory string
+	cleared   bool   // a store that was given was found empty, so all that is in it came from here
 	redisArgs []string
 	serial    int
 }
@@ -142,7 +142,7 @@ func (c *Cloud) clear(ctx context.Context) error {
 	case n > 0:
 		return fmt.Errorf("the store %s is not empty: it has %d keys", c.url, n)
 	}
-	c.Cleared = true
+	c.cleared = true
 	return nil
 }
 
@@ -439,17 +439,24 @@ func send(ctx context.Context, method, url, token string, body []byte) ([]byte, 
 	return answer, err
 }
 
-// Close stops everything.
+// Close stops everything. From a store that was given, what was written is removed.
 func (c *Cloud) Close() error {
-	var errs []error
-	if c.Store != nil {
-		errs = append(errs, c.Store.Close())
-	}
 	all := slices.Clone(c.Workers)
 	for _, a := range c.APIs {
 		all = append(all, a.Process)
 	}
-	errs = append(errs, stopAll(append(all, c.VMAPI)), stopAll([]*Process{c.Redis}))
+	errs := []error{stopAll(append(all, c.VMAPI))}
+	if c.Store != nil {
+		if c.cleared {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			if err := c.Store.Client().FlushDB(ctx).Err(); err != nil {
+				errs = append(errs, fmt.Errorf("empty the store: %w", err))
+			}
+		}
+		errs = append(errs, c.Store.Close())
+	}
+	errs = append(errs, stopAll([]*Process{c.Redis}))
 	return errors.Join(errs...)
 }
 
