@@ -58,7 +58,7 @@ type Cloud struct {
 	opts      Options
 	url       string // of the store
 	inventory string
-	cleared   bool   // a store that was given was found empty, so all that is in it came from here
+	cleared   bool // a store that was given was found empty, so all that is in it came from here
 	redisArgs []string
 	serial    int
 }
