@@ -454,6 +454,15 @@ func TestListsAskOnceForAllItems(t *testing.T) {
 	before = after
 	a.must(t, "operator", `{ instrumentations(first: 50) { totalCount nodes { id } } }`, nil)
 	require.Equal(t, map[string]int{"Search": 1, "Count": 1}, difference(before, a.calls()))
+
+	a.Fleet(20, alice)
+	id := a.created(t, "operator", wish(func(in map[string]any) { in["scope"] = map[string]any{"everyHost": true} }))["id"]
+	a.Store.Settle()
+	before = a.calls()
+	data := a.must(t, "operator", `query($id: ID!) { instrumentation(id: $id) { hosts { nodes { agent { version } } } } }`, map[string]any{"id": id})
+	require.Len(t, at(t, data, "instrumentation", "hosts", "nodes"), 20)
+	require.Equal(t, 1, difference(before, a.calls())["Agents"])
+	require.Zero(t, difference(before, a.calls())["Host"])
 }
 
 func difference(before, after map[string]int) map[string]int {

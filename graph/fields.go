@@ -89,20 +89,27 @@ func (r *instrumentationResolver) Hosts(ctx context.Context, obj *model.Instrume
 	return out, nil
 }
 
-// Agent reads what is known of the agents, where the list of hosts did not come with that.
+// Agent reads what is known of the agents of all hosts of a list together, where the list did not come with that.
 func (r *hostResolver) Agent(ctx context.Context, objs []*model.Host) ([]*model.Agent, error) {
 	out := make([]*model.Agent, len(objs))
+	var unread []uuid.UUID
+	var places []int
 	for i, o := range objs {
-		fleet := o.Fleet
-		if fleet == nil {
-			var err error
-			if fleet, err = r.rules.Host(ctx, caller(ctx), o.Node.UUID); err != nil {
-				return nil, err
-			}
+		if o.Fleet != nil {
+			out[i] = model.NewAgent(o.Fleet.Agent)
+			continue
 		}
-		if fleet != nil {
-			out[i] = model.NewAgent(fleet.Agent)
-		}
+		unread, places = append(unread, o.Node.UUID), append(places, i)
+	}
+	if len(unread) == 0 {
+		return out, nil
+	}
+	found, err := r.rules.Agents(ctx, caller(ctx), unread...)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range places {
+		out[i] = model.NewAgent(found[n])
 	}
 	return out, nil
 }

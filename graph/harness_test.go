@@ -91,6 +91,16 @@ func (c *counts) Coverage(ctx context.Context, ids ...instrumentation.ID) ([]ins
 	return c.Store.Coverage(ctx, ids...)
 }
 
+func (c *counts) Agents(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.AgentInfo, error) {
+	c.add("Agents")
+	return c.Store.Agents(ctx, hosts...)
+}
+
+func (c *counts) Host(ctx context.Context, host uuid.UUID) (*instrumentation.FleetHost, error) {
+	c.add("Host")
+	return c.Store.Host(ctx, host)
+}
+
 func (c *counts) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
 	c.add("VM")
 	return c.Store.VM(ctx, vm)

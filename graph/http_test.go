@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 	"iapi/delivery"
 	"iapi/graph"
 	"iapi/graph/agentdoc"
+	"iapi/instrumentation"
+	it "iapi/instrumentation/instrumentationtest"
 )
 
 func (a *api) do(t testing.TB, method, path, body string, header ...string) (*http.Response, string) {
@@ -95,6 +98,33 @@ func TestClientsOfOthers(t *testing.T) {
 		require.JSONEq(t, `{"data":{"assignments":{"version":{"generation":1}}}}`, lines[1])
 		require.JSONEq(t, `{"data":{"assignments":{"version":{"generation":2}}}}`, lines[2])
 		require.JSONEq(t, `{"refused":"BAD_REQUEST"}`, lines[3])
+	})
+	t.Run("graphql-ws follows an instrumentation", func(t *testing.T) {
+		a := newAPI(t)
+		id := a.created(t, "alice", wish())["id"].(string)
+		before := a.calls()["Get"]
+		ctx, ended := context.WithCancel(t.Context())
+		var updating sync.WaitGroup
+		updating.Go(func() { // an update once the client follows
+			for a.calls()["Get"] == before && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			_, err := a.Service.Update(ctx, it.Tenant(alice), instrumentation.UpdateInput{ID: instrumentation.ID(id), Name: instrumentation.Some("two")})
+			if err != nil {
+				return // the events tell
+			}
+			select {
+			case <-ctx.Done():
+			case a.record.changes <- []instrumentation.ID{instrumentation.ID(id)}:
+			}
+		})
+		address := "ws" + strings.TrimPrefix(a.http.URL, "http") + "/graphql"
+		lines := strings.Split(strings.TrimSpace(script(t, dir, "follow.mjs", address, "alice", id)), "\n")
+		ended()
+		updating.Wait()
+		require.Len(t, lines, 2, "%v", lines)
+		require.JSONEq(t, `{"data":{"instrumentationUpdated":{"revision":1,"name":"one"}}}`, lines[0])
+		require.JSONEq(t, `{"data":{"instrumentationUpdated":{"revision":2,"name":"two"}}}`, lines[1])
 	})
 }
 

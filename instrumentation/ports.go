@@ -142,6 +142,8 @@ type Store interface {
 	Fleet(ctx context.Context, online *bool, p Page) (found []FleetHost, next bool, err error)
 	FleetSize(ctx context.Context, online *bool) (int, error)
 	Host(ctx context.Context, host uuid.UUID) (*FleetHost, error)
+	// Agents returns one for each host, in one round trip for each shard, nil where none has ever reported.
+	Agents(ctx context.Context, hosts ...uuid.UUID) ([]*AgentInfo, error)
 
 	Guards(ctx context.Context) ([]Guard, error)
 	// ConfirmGuard returns ErrNotFound for a guard that does not wait any more.

@@ -426,6 +426,18 @@ func (s *Service) Host(ctx context.Context, c identity.Caller, id uuid.UUID) (*F
 	return host, nil
 }
 
+// Agents returns what is known of the agents of hosts, one for each, nil where none has ever reported. Operators only.
+func (s *Service) Agents(ctx context.Context, c identity.Caller, hosts ...uuid.UUID) ([]*AgentInfo, error) {
+	if err := only(c, identity.Operator); err != nil {
+		return nil, err
+	}
+	found, err := s.store.Agents(ctx, hosts...)
+	if err != nil {
+		return nil, fmt.Errorf("read agents: %w", err)
+	}
+	return found, nil
+}
+
 // Fleet pages through the hosts by uuid. online nil: all. Operators only.
 func (s *Service) Fleet(ctx context.Context, c identity.Caller, online *bool, p Page) (Found[FleetHost], error) {
 	none := Found[FleetHost]{}

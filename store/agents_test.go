@@ -45,3 +45,17 @@ func TestCertificatesAreVoidFromTheirRevocationBack(t *testing.T) {
 		require.Zero(t, other)
 	})
 }
+
+func TestAgentsOfManyHostsAreReadTogether(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		v := assign(t, s, uid(1000))
+		_, err := s.ReportBatch(t.Context(), []store.Report{{Host: uid(1000), Session: uid(77), Sequence: 1, AgentVersion: "1.2", Applied: v}})
+		require.NoError(t, err)
+		found, err := s.Agents(t.Context(), uid(1), uid(1000))
+		require.NoError(t, err)
+		require.Len(t, found, 2)
+		require.Nil(t, found[0], "a host that nothing is known of")
+		require.Equal(t, "1.2", found[1].Version)
+		require.True(t, found[1].Online)
+	})
+}

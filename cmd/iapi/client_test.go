@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/vektah/gqlparser/v2/validator/rules"
 
 	"iapi/graph/agentdoc"
+	"iapi/identity"
 )
 
 // runCLI runs the program as a user would, and returns what it printed.
@@ -35,7 +35,7 @@ func TestDocumentsAreValidAgainstTheSchema(t *testing.T) {
 	for name, document := range map[string]string{
 		"metrics": metricsDocument, "publish": publishDocument, "retire": retireDocument, "create": createDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
 		"preview": previewDocument, "refresh": refreshDocument, "refreshAll": refreshAllDocument, "delete": deleteDocument,
-		"explain": explainDocument, "fleet": fleetDocument, "join": joinDocument,
+		"explain": explainDocument, "fleet": fleetDocument, "join": joinDocument, "audit": auditDocument,
 		"agent: assignments": agentdoc.Assignments, "agent: report": agentdoc.Report, "agent: definition": agentdoc.Definition,
 		"agent: join": agentdoc.ExchangeJoinToken,
 	} {
@@ -156,7 +156,10 @@ func TestErrorsOfTheAPIAreExitCodes(t *testing.T) {
 
 func TestTheTokenInTheDataDirectoryIsSent(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "token"), []byte("secret\n"), 0o600))
+	_, err := identity.OpenTokenFile(dir)
+	require.NoError(t, err)
+	token, err := identity.ReadTokenFile(dir)
+	require.NoError(t, err)
 	var got string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header.Get("Authorization")
@@ -165,7 +168,7 @@ func TestTheTokenInTheDataDirectoryIsSent(t *testing.T) {
 	defer server.Close()
 	code, _, errs := runCLI(t, "", "metrics", "--server", server.URL, "--data-dir", dir)
 	require.Zero(t, code, errs)
-	require.Equal(t, "Bearer secret", got)
+	require.Equal(t, "Bearer "+token, got)
 }
 
 func TestUserErrorsNameTheirPlace(t *testing.T) {

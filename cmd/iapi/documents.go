@@ -79,6 +79,13 @@ fragment fields on Instrumentation {
   }
 }`
 
+	auditDocument = `query Audit($first: Int!, $after: String) {
+  auditLog(first: $first, after: $after) {
+    nodes { id at caller kind owner action subject detail result }
+    pageInfo { hasNextPage endCursor }
+  }
+}`
+
 	joinDocument = `mutation Join($input: CreateJoinTokenInput!) {
   createJoinToken(input: $input) { token userErrors { message path code } }
 }`

@@ -50,6 +50,7 @@ type cli struct {
 	Explain explainCmd `cmd:"" group:"client" help:"Say why a host or a zone does, or does not, run an instrumentation."`
 	Apply   applyCmd   `cmd:"" group:"client" help:"Make instrumentations equal to a YAML file; shows the difference first."`
 	Fleet   fleetCmd   `cmd:"" group:"client" help:"List the hosts and their agents (operators)."`
+	Audit   auditCmd   `cmd:"" group:"client" help:"List who did what for whom, newest first (operators)."`
 	Join    joinCmd    `cmd:"" group:"client" help:"Make a one-time token that lets a host's agent join (operators)."`
 
 	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish."`

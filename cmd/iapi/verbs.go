@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,7 +38,8 @@ func (c getCmd) Run(ctx context.Context, s streams) error {
 		t.row("id", i.ID)
 		t.row("name", orDash(i.name()))
 		t.row("state", i.State)
-		t.row("coverage", i.Coverage.String()+" running")
+		running, others, _ := strings.Cut(i.Coverage.String(), ",")
+		t.row("coverage", strings.TrimSuffix(running+" running,"+others, ","))
 		t.row("metric", i.Metric.Name+" ("+i.Metric.Unit+")")
 		t.row("by", orDash(i.by()))
 		if i.Predicate != nil {

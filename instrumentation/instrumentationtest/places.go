@@ -117,6 +117,17 @@ func (s *Store) Host(_ context.Context, host uuid.UUID) (*in.FleetHost, error) {
 	return nil, s.err
 }
 
+// Agents implements instrumentation.Store.
+func (s *Store) Agents(_ context.Context, hosts ...uuid.UUID) ([]*in.AgentInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*in.AgentInfo, len(hosts))
+	for i, host := range hosts {
+		out[i] = s.hosts[host].Agent
+	}
+	return out, s.err
+}
+
 // Guards implements instrumentation.Store.
 func (s *Store) Guards(context.Context) ([]in.Guard, error) {
 	s.mu.Lock()

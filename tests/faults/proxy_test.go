@@ -141,7 +141,8 @@ func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64,
 		return
 	}
 	dice := rand.New(rand.NewPCG(p.seed, stream))
-	var old []byte // a frame that comes again after a later one
+	var old []byte // a frame that comes again after some later ones
+	wait := 0      // how many of them are still to come
 	for {
 		frame, op, payload, err := readFrame(from)
 		if err != nil {
@@ -167,21 +168,26 @@ func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64,
 				return
 			}
 			time.Sleep(time.Duration(dice.Int64N(int64(20 * time.Millisecond))))
-			frame, old = frame[half:], nil
+			frame = frame[half:] // never to be replayed
+			op = ws.OpContinuation
 		}
 		if _, err := to.Write(frame); err != nil {
 			return
 		}
 		switch {
-		case old != nil && op == ws.OpText:
+		case op != ws.OpText:
+		case old != nil:
+			if wait--; wait > 0 {
+				continue
+			}
 			p.replayed.Add(1)
 			if _, err := to.Write(old); err != nil {
 				return
 			}
 			old = nil
-		case op == ws.OpText && dice.Float64() < plan.Replay:
-			if dice.IntN(2) == 0 {
-				old = frame
+		case dice.Float64() < plan.Replay:
+			if dice.IntN(4) > 0 {
+				old, wait = frame, 1+dice.IntN(8)
 				continue
 			}
 			p.replayed.Add(1)

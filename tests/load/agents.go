@@ -235,7 +235,9 @@ func (l *load) measure(ctx context.Context) error {
 		if err := s.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.phase, err)
 		}
-		l.result.Others[s.phase] = m.others()
+		if s.phase != "kill" && s.phase != "rolling" { // what a process that has ended has used is not known any more
+			l.result.Others[s.phase] = m.others()
+		}
 		l.result.Refused = l.ledger.refusals()
 	}
 	return nil
