@@ -13,8 +13,8 @@ command -v npm >/dev/null || missing+=("npm: the GraphQL-over-HTTP audit and the
 command -v bpftrace >/dev/null || missing+=("bpftrace: the tests of tracing")
 [ "$(id -u)" = 0 ] || missing+=("root: the tests that make cgroups")
 
-# What runs whole processes comes last and one package at a time, so that they do not starve each other. The tests of faults
-# and of load take long and want a quiet machine: they are in "make prove".
+# What runs whole processes comes last and one package at a time, so that they do not starve each other. The tests of the
+# whole API, of faults and of load take long and want a quiet machine: they are in "make prove".
 status=0
 $GO test -race -timeout "$TIMEOUT" $($GO list ./... | grep -v '^iapi/tests/') || status=1
 $GO test -race -timeout "$TIMEOUT" -p 1 ./tests/e2e ./tests/kill ./tests/schema || status=1
