@@ -251,7 +251,9 @@ func TestDamagedFilesAreKeptAndStartGoesOnFromWhatIsGood(t *testing.T) {
 		for _, f := range filesOf(t, dir, "snapshot-") {
 			require.NoError(t, os.WriteFile(f, []byte("nonsense"), 0o600))
 		}
-		s := openDir(t, dir, time.Hour)
+		_, err := store.Open(t.Context(), store.Options{Embedded: &store.Embedded{Dir: dir}})
+		require.ErrorIs(t, err, store.ErrDamaged, "to go on from nothing is not decided for the owner")
+		s := openDir(t, dir, time.Hour) // told once; who starts again goes on
 		defer s.Close()
 		require.Equal(t, 3, here(t, s, after))
 		require.Len(t, filesOf(t, dir, "damaged"), 2)
