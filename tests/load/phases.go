@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -124,7 +125,8 @@ func watchIdle(ctx context.Context, usage func(context.Context, string) (debugpo
 	each := func(of func(debugport.Usage) int64) float64 { return float64(of(freed)-of(before)) / float64(n) }
 	return Idle{
 		Resident:     each(func(u debugport.Usage) int64 { return u.RSS }),
-		HeapAndStack: each(func(u debugport.Usage) int64 { return u.Heap + u.Stack }),
+		Heap:         each(func(u debugport.Usage) int64 { return u.Heap }),
+		Stack:        each(func(u debugport.Usage) int64 { return u.Stack }),
 		Goroutines:   each(func(u debugport.Usage) int64 { return int64(u.Goroutines) }),
 		CPUPerSecond: ms(last.CPU-first.CPU) / long.Seconds(),
 	}, nil
@@ -212,7 +214,7 @@ func (l *load) vm(ctx context.Context) error {
 // all measures changes of all hosts.
 func (l *load) all(ctx context.Context) error {
 	var create, remove []Latency
-	var cpuAPI, cpuWorker, cpuStore []float64
+	var cpu [4][]float64
 	for round := range l.Rounds {
 		l.say("changing all hosts, round %d of %d", round+1, l.Rounds)
 		profiled := l.profileCPU(ctx, round)
@@ -232,15 +234,16 @@ func (l *load) all(ctx context.Context) error {
 			return err
 		}
 		create = append(create, summarize(took))
-		each := func(i int) float64 { return (after[i] - before[i]).Seconds() / float64(l.Count) * 1000 }
-		cpuAPI, cpuWorker, cpuStore = append(cpuAPI, each(0)), append(cpuWorker, each(1)), append(cpuStore, each(2))
+		for i := range cpu {
+			cpu[i] = append(cpu[i], (after[i]-before[i]).Seconds()/float64(l.Count)*1000)
+		}
 		if took, err = l.nowhere(ctx, l.cloud.APIs[0], id); err != nil {
 			return err
 		}
 		remove = append(remove, summarize(took))
 	}
 	l.result.All = &All{Rounds: l.Rounds, Create: medians(create), Delete: medians(remove),
-		CPUAPI: median(cpuAPI), CPUWorker: median(cpuWorker), CPUStore: median(cpuStore)}
+		CPUAPI: median(cpu[0]), CPUWorker: median(cpu[1]), CPUStore: median(cpu[2]), CPUAgents: median(cpu[3])}
 	return nil
 }
 
@@ -261,8 +264,8 @@ func (l *load) profileCPU(ctx context.Context, round int) (wait func() error) {
 	}
 }
 
-// used is the processor time that the first API, the worker and the store have used.
-func (l *load) used(ctx context.Context) (out [3]time.Duration, err error) {
+// used is the processor time that the first API, the worker, the store and the agents have used.
+func (l *load) used(ctx context.Context) (out [4]time.Duration, err error) {
 	for i, p := range []*cloud.Process{l.cloud.APIs[0].Process, l.cloud.Workers[0]} {
 		u, err := p.Usage(ctx, "")
 		if err != nil {
@@ -270,6 +273,7 @@ func (l *load) used(ctx context.Context) (out [3]time.Duration, err error) {
 		}
 		out[i] = u.CPU
 	}
+	out[3] = cpuOf(os.Getpid())
 	out[2], err = storeCPU(ctx, l.cloud.Store.Client())
 	return out, err
 }

@@ -46,8 +46,9 @@ type Connect struct {
 
 // Idle is what an idle agent costs the API.
 type Idle struct {
-	Resident     float64 `json:"resident"`  // after memory was given back
-	HeapAndStack float64 `json:"heapStack"` // the same
+	Resident     float64 `json:"resident"` // after memory was given back
+	Heap         float64 `json:"heap"`     // the same
+	Stack        float64 `json:"stack"`    // the same
 	Goroutines   float64 `json:"goroutines"`
 	CPUPerSecond float64 `json:"cpuPerSecond"` // for all agents together
 }
@@ -75,6 +76,7 @@ type All struct {
 	CPUAPI    float64 `json:"cpuAPI"`
 	CPUWorker float64 `json:"cpuWorker"`
 	CPUStore  float64 `json:"cpuStore"`
+	CPUAgents float64 `json:"cpuAgents"`
 }
 
 // Kill is what became of the agents of an API that was killed and started again at once.
@@ -163,7 +165,7 @@ func (r Result) print(out io.Writer) error {
 	}
 	if r.Idle != nil {
 		row("an idle agent, resident", kib(r.Idle.Resident))
-		row("  heap and stack", kib(r.Idle.HeapAndStack))
+		row("  heap, stack", kib(r.Idle.Heap), kib(r.Idle.Stack))
 		row("  goroutines", fmt.Sprintf("%.2f", r.Idle.Goroutines))
 		row("  API's CPU for all", fmt.Sprintf("%.1f ms/s", r.Idle.CPUPerSecond))
 	}
@@ -181,7 +183,8 @@ func (r Result) print(out io.Writer) error {
 	if r.All != nil {
 		latency("all hosts: create → report", r.All.Create)
 		latency("  delete → report", r.All.Delete)
-		row("  CPU for 1,000 deliveries", fmt.Sprintf("API %.3f s", r.All.CPUAPI), fmt.Sprintf("worker %.3f s", r.All.CPUWorker), fmt.Sprintf("store %.3f s", r.All.CPUStore))
+		row("  CPU for 1,000 deliveries", fmt.Sprintf("API %.3f s", r.All.CPUAPI), fmt.Sprintf("worker %.3f s", r.All.CPUWorker), fmt.Sprintf("store %.3f s", r.All.CPUStore),
+			fmt.Sprintf("the agents %.3f s", r.All.CPUAgents))
 	}
 	if r.Kill != nil {
 		row("API killed: all back", seconds(r.Kill.Back))
@@ -223,7 +226,8 @@ func (r Result) printPeers(row func(string, ...any)) {
 	line("connect, last agent, s", "%.2f", func(p Push) float64 { return p.Connect.Last / 1000 })
 	line("  CPU for each, ms", "%.3f", func(p Push) float64 { return p.Connect.CPUPerAgent })
 	line("an idle agent, resident, KiB", "%.1f", func(p Push) float64 { return p.Idle.Resident / 1024 })
-	line("  heap and stack, KiB", "%.1f", func(p Push) float64 { return p.Idle.HeapAndStack / 1024 })
+	line("  heap, KiB", "%.1f", func(p Push) float64 { return p.Idle.Heap / 1024 })
+	line("  stack, KiB", "%.1f", func(p Push) float64 { return p.Idle.Stack / 1024 })
 	line("  goroutines", "%.2f", func(p Push) float64 { return p.Idle.Goroutines })
 	line("one host, p50, ms", "%.2f", func(p Push) float64 { return p.One.P50 })
 	line("  p99, ms", "%.2f", func(p Push) float64 { return p.One.P99 })
