@@ -29,6 +29,7 @@ type agentCmd struct {
 	TLSKey    string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
 	TLSCA     string   `type:"existingfile" help:"Authorities that the API's certificate must come from." placeholder:"FILE"`
 	Zones     string   `type:"existingfile" help:"Zones that this host has beside those that are found: {\"UUID\":{\"cgroup\":\"/PATH\",\"owner\":\"UUID\"}}." placeholder:"FILE"`
+	ZoneUnit  []string `help:"Services of systemd that are zones: a pattern such as postgresql@*.service. Again: others." placeholder:"PATTERN"`
 }
 
 func (c agentCmd) Run(ctx context.Context, s streams) error {
@@ -58,9 +59,9 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return usageError("--server: %w", err)
 	}
-	zones, err := zone.New(zone.Options{Host: host, Static: c.Zones, Logger: log})
+	zones, err := zone.New(zone.Options{Host: host, Static: c.Zones, Units: c.ZoneUnit, Logger: log})
 	if err != nil {
-		return err
+		return usageError("--zone-unit: %w", err)
 	}
 	if err := zones.Refresh(ctx); err != nil {
 		log.Warn("this host's zones cannot be listed yet", "error", err)

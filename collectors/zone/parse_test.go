@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,15 +15,53 @@ func FuzzParseContainers(f *testing.F) {
 	f.Add(text)
 	f.Add([]byte(`[{"Id":"x"}]`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := parseContainers(text)
+		list, err := parseContainers(text, "docker")
 		if err != nil {
 			require.Nil(t, list)
 		}
 		for _, c := range list {
-			require.Len(t, c.ID, 64)
-			if len(c.Names) == 0 {
-				require.Equal(t, c.ID[:12], c.alias())
-			}
+			require.Len(t, c.id, 64)
+			require.Equal(t, uuid.NewSHA1(Namespace, []byte(c.id)), c.uuid)
+		}
+	})
+}
+
+func FuzzParseInstances(f *testing.F) {
+	f.Add([]byte(`{"metadata":[{"name":"web","project":"default","type":"container","status":"Running","config":{"volatile.uuid":"0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0","user.role":"front"}}]}`))
+	f.Add([]byte(`{"metadata":[{"config":null}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list, err := parseInstances(text)
+		if err != nil {
+			require.Nil(t, list)
+		}
+		for _, c := range list {
+			require.Equal(t, "lxc", c.runtime)
+		}
+	})
+}
+
+func FuzzParseBundle(f *testing.F) {
+	f.Add([]byte(`{"annotations":{"io.kubernetes.cri.container-name":"app"},"linux":{"cgroupsPath":"/kubepods/pod1/x"}}`))
+	f.Add([]byte(`{"annotations":{"nerdctl/labels":"{\"role\":\"db\"}"},"linux":{"cgroupsPath":"system.slice:nerdctl:x"}}`))
+	f.Add([]byte(`{"linux":{"cgroupsPath":"/../.."}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := parseBundle(text, "default", "job")
+		if err != nil {
+			return
+		}
+		require.NotEqual(t, uuid.Nil, l.uuid)
+		require.NotEqual(t, "/", l.cgroup)
+		if strings.HasPrefix(l.cgroup, "/") {
+			require.NotContains(t, l.cgroup+"/", "/../")
+		}
+	})
+}
+
+func FuzzParseDomain(f *testing.F) {
+	f.Add([]byte("<domstatus state='running' pid='7'><domain type='kvm'><name>db</name><uuid>0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0</uuid></domain></domstatus>"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if l, err := parseDomain(text); err == nil {
+			require.NotEmpty(t, l.id)
 		}
 	})
 }

@@ -3,14 +3,17 @@ package zone
 import (
 	"path"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // mark is what a cgroup's name tells of the zone in it.
 type mark struct {
 	runtime string
-	id      string // the container's id, or its name
-	local   bool   // id is unique on this host only
-	pod     string // the kubernetes pod's uid
+	id      string    // the container's id, or its name
+	local   bool      // id is unique on this host only
+	pod     string    // the kubernetes pod's uid
+	uuid    uuid.UUID // the runtime's own; Nil: made from the id
 }
 
 // scopes are the prefixes that systemd's cgroup driver gives to a container's scope, before its 64 hex digits.

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -25,14 +23,16 @@ import (
 type Options struct {
 	Proc    string   // default /proc
 	Cgroup  string   // default /sys/fs/cgroup
-	Run     string   // where machined keeps its records in systemd/machines; default /run
+	Run     string   // where machined, containerd and libvirt keep what runs; default /run
 	Sockets []string // of container runtimes that speak the Docker API; nil: Docker's and Podman's own
+	LXD     []string // sockets of LXD and Incus; nil: where these put them
+	Units   []string // patterns of systemd services that are zones, as path.Match has them: "postgresql*.service"; nil: none
 	Static  string   // a file of zones named by the operator: {"<uuid>": {"cgroup": "/…", "owner": "<uuid>"}}
 	Zoneadm string   // the zoneadm command; default on illumos /usr/sbin/zoneadm, elsewhere none
 
 	Host     uuid.UUID            // makes names unique that are unique on one host only
 	Owner    func(Zone) uuid.UUID // who owns a zone; nil: only the static file knows owners
-	Interval time.Duration        // how often Run looks again; default 5 s
+	Interval time.Duration        // how often Run looks again when no cgroup comes or goes; default 5 s
 	Logger   *slog.Logger         // default: none
 }
 
@@ -41,12 +41,14 @@ type Resolver struct {
 	opts Options
 	log  *slog.Logger
 
+	sources []source
 	current atomic.Pointer[snapshot]
 
-	refresh sync.Mutex             // one Refresh at a time; guards what follows
-	listed  map[string][]container // the last good answer of each socket
+	refresh sync.Mutex          // one Refresh at a time; guards what follows
+	listed  map[string][]listed // the last good answer of each source
 	static  map[uuid.UUID]static
-	failing string // the text of the last error logged
+	dirs    []string // where cgroups may come and go
+	failing string   // the text of the last error logged
 }
 
 // snapshot is never changed once it is published.
@@ -63,6 +65,14 @@ func New(o Options) (*Resolver, error) {
 	if o.Sockets == nil {
 		o.Sockets = []string{"/run/docker.sock", "/run/podman/podman.sock"}
 	}
+	if o.LXD == nil {
+		o.LXD = []string{"/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket", "/var/lib/incus/unix.socket"}
+	}
+	for _, pattern := range o.Units {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return nil, fmt.Errorf("open the zone resolver: the pattern %q of systemd services: %w", pattern, err)
+		}
+	}
 	if o.Zoneadm == "" && runtime.GOOS == "illumos" {
 		o.Zoneadm = "/usr/sbin/zoneadm"
 	}
@@ -75,7 +85,7 @@ func New(o Options) (*Resolver, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Resolver{opts: o, log: o.Logger, listed: map[string][]container{}}, nil
+	return &Resolver{opts: o, log: o.Logger, sources: sources(o), listed: map[string][]listed{}}, nil
 }
 
 // List gives all zones, sorted by uuid, as of the last Refresh; the first call refreshes.
@@ -98,20 +108,45 @@ func (r *Resolver) Lookup(id uuid.UUID) (Zone, bool) {
 	return z, ok
 }
 
-// Run refreshes at every interval until ctx ends, and then returns nil. Errors are logged when they change.
+// Run refreshes when a cgroup comes or goes and at every interval, until ctx ends, and then returns nil. Errors are logged
+// when they change.
 func (r *Resolver) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.opts.Interval)
 	defer tick.Stop()
+	watch := newWatcher()
+	defer watch.close()
+	events, failures := watch.changed()
 	for {
 		if err := r.Refresh(ctx); ctx.Err() == nil {
 			r.report(err)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		var settled <-chan time.Time
+		if watch.follow(r.watched()) {
+			settled = time.After(settle)
+		}
+		for look := false; !look; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case e := <-events:
+				if watch.matters(e) && settled == nil {
+					settled = time.After(settle)
+				}
+			case err := <-failures:
+				look = lost(err)
+			case <-settled:
+				look = true
+			case <-tick.C:
+				look = true
+			}
 		}
 	}
+}
+
+func (r *Resolver) watched() []string {
+	r.refresh.Lock()
+	defer r.refresh.Unlock()
+	return r.dirs
 }
 
 func (r *Resolver) report(err error) {
@@ -139,12 +174,12 @@ func (r *Resolver) Refresh(ctx context.Context) error {
 	defer r.refresh.Unlock()
 	var problems []error
 
-	for _, socket := range r.opts.Sockets {
-		list, err := containers(ctx, socket)
+	for _, from := range r.sources {
+		list, err := from.list(ctx)
 		switch {
 		case err == nil:
-			r.listed[socket] = list
-		case absent(err) && r.listed[socket] == nil: // this machine does not have that runtime
+			r.listed[from.name] = list
+		case absent(err) && r.listed[from.name] == nil: // this machine does not have that runtime
 		default:
 			problems = append(problems, err)
 		}
@@ -180,14 +215,8 @@ func (r *Resolver) Refresh(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// absent tells a runtime that is not there from one that does not answer as it should.
-func absent(err error) bool {
-	var op *net.OpError
-	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &op) && op.Op == "dial"
-}
-
-// cgroups walks the trees. A cgroup is the top of a zone if the operator says so, if machined does, if a runtime lists
-// its id, or if it is named as runtimes name them.
+// cgroups walks the trees. A cgroup is the top of a zone if the operator says so, if machined does, if it is named as
+// runtimes name them, or if a runtime lists it.
 func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZone, error) {
 	layout, err := ReadLayout(r.opts.Cgroup)
 	if err != nil {
@@ -197,13 +226,8 @@ func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZon
 	for _, s := range r.static {
 		statics[s.Cgroup] = true
 	}
-	listed := map[string]string{}
-	for socket, list := range r.listed {
-		for _, c := range list {
-			listed[c.ID] = runtimeOf(socket)
-		}
-	}
-	return walk(layout, func(rel string) (mark, bool) {
+	lists := indexOf(r.listed)
+	found, dirs, err := walk(layout, func(rel string) (mark, bool) {
 		if statics[rel] {
 			return mark{runtime: "static"}, true
 		}
@@ -216,30 +240,38 @@ func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZon
 			return mark{runtime: kind, id: m.name, local: true}, true
 		}
 		if m, ok := recognize(rel); ok {
+			m.uuid = lists.byID[m.runtime+"/"+m.id].uuid
 			return m, true
 		}
-		if id, ok := containerID(name); ok {
-			if kind := listed[id]; kind != "" {
-				return mark{runtime: kind, id: id}, true
-			}
+		if l, ok := lists.find(rel); ok {
+			return l.mark(), true
+		}
+		if r.isUnit(rel) {
+			return mark{runtime: "systemd", id: name, local: true}, true
 		}
 		return mark{}, false
+	})
+	r.dirs = dirs
+	return found, err
+}
+
+// isUnit reports whether a cgroup is that of a system service which the operator calls a zone.
+func (r *Resolver) isUnit(rel string) bool {
+	if !strings.HasPrefix(rel, "/system.slice/") {
+		return false
+	}
+	return slices.ContainsFunc(r.opts.Units, func(pattern string) bool {
+		ok, _ := path.Match(pattern, path.Base(rel)) // New has checked the pattern
+		return ok
 	})
 }
 
 // merge makes zones of what the cgroup trees show and of what the runtimes and the operator say.
 func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]machine) []Zone {
 	zones := map[uuid.UUID]Zone{}
-	for _, list := range slices.Sorted(maps.Keys(r.listed)) {
-		for _, c := range r.listed[list] {
-			z := Zone{
-				UUID: uuid.NewSHA1(Namespace, []byte(c.ID)), ID: c.ID, Alias: c.alias(), Runtime: runtimeOf(list),
-				State: Running, Tags: c.Labels,
-			}
-			if c.stopped() {
-				z.State = Stopped
-			}
-			zones[z.UUID] = z
+	for _, from := range slices.Sorted(maps.Keys(r.listed)) {
+		for _, l := range r.listed[from] {
+			zones[l.uuid] = l.zone()
 		}
 	}
 	for id, s := range r.static {
@@ -257,6 +289,8 @@ func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]mac
 		case own:
 		case machined && m.id != uuid.Nil:
 			id = m.id
+		case f.uuid != uuid.Nil:
+			id = f.uuid
 		case f.local:
 			id = uuid.NewSHA1(Namespace, []byte(f.runtime+":"+r.opts.Host.String()+":"+f.id))
 		default:
@@ -269,8 +303,11 @@ func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]mac
 		if !ok {
 			z = Zone{UUID: id, ID: f.id, Alias: alias(f.mark), Runtime: f.runtime}
 		}
-		if f.pod != "" && z.Tags == nil {
-			z.Tags = map[string]string{"pod": f.pod}
+		if f.pod != "" && z.Tags["pod"] == "" {
+			if z.Tags = maps.Clone(z.Tags); z.Tags == nil {
+				z.Tags = map[string]string{}
+			}
+			z.Tags["pod"] = f.pod
 		}
 		z.State, z.Cgroups = Running, f.cgroups
 		z.InitPID, z.InitTime = r.init(z, m.leader)

@@ -3,7 +3,6 @@ package zone_test
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,6 +43,9 @@ func resolver(t *testing.T, o zone.Options) *zone.Resolver {
 	t.Helper()
 	if o.Sockets == nil {
 		o.Sockets = []string{}
+	}
+	if o.LXD == nil {
+		o.LXD = []string{}
 	}
 	if o.Run == "" {
 		o.Run = t.TempDir()
@@ -150,24 +152,7 @@ func TestVersion1TreesAreJoinedByPath(t *testing.T) {
 
 // fakeDocker answers on a unix socket as Docker does, with what answer gives.
 func fakeDocker(t *testing.T, answer func(http.ResponseWriter)) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "iapi") // a socket's path must be short
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "docker.sock")
-	l, err := net.Listen("unix", socket)
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/containers/json" || r.URL.Query().Get("all") != "1" {
-			http.Error(w, "unexpected request", http.StatusBadRequest)
-			return
-		}
-		answer(w)
-	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.Serve(l) }()
-	t.Cleanup(func() { _ = srv.Close(); <-done })
-	return socket
+	return fakeDaemon(t, "/containers/json?all=1", answer)
 }
 
 func TestTheDockerAPIAddsNamesLabelsAndStoppedContainers(t *testing.T) {

@@ -21,6 +21,7 @@ type walker struct {
 	known func(rel string) (mark, bool) // which cgroups are tops of zones
 	found map[string]*cgroupZone
 	left  int
+	dirs  []string // that were looked into, and in which cgroups may come and go
 }
 
 // cgroupZone is a zone as the cgroup trees show it.
@@ -29,8 +30,9 @@ type cgroupZone struct {
 	cgroups Cgroups
 }
 
-// walk finds the zones in all trees. It descends into no zone, but for the ids of its v2 subtree.
-func walk(l Layout, known func(string) (mark, bool)) (map[string]*cgroupZone, error) {
+// walk finds the zones in all trees, and tells which directories it looked into. It descends into no zone, but for the ids
+// of its v2 subtree.
+func walk(l Layout, known func(string) (mark, bool)) (found map[string]*cgroupZone, dirs []string, err error) {
 	w := walker{known: known, found: map[string]*cgroupZone{}, left: maxCgroups}
 	if l.Unified != "" {
 		err := w.descend(l.Unified, "", 0, func(z *cgroupZone, dir string) error {
@@ -40,7 +42,7 @@ func walk(l Layout, known func(string) (mark, bool)) (map[string]*cgroupZone, er
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return nil, w.dirs, err
 		}
 	}
 	roots := map[string][]string{} // a tree may serve several controllers
@@ -58,14 +60,16 @@ func walk(l Layout, known func(string) (mark, bool)) (map[string]*cgroupZone, er
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, w.dirs, err
 		}
 	}
-	return w.found, nil
+	return w.found, w.dirs, nil
 }
 
 func (w *walker) descend(root, rel string, depth int, seen func(*cgroupZone, string) error) error {
-	names, err := subdirectories(filepath.Join(root, rel))
+	dir := filepath.Join(root, rel)
+	w.dirs = append(w.dirs, dir)
+	names, err := subdirectories(dir)
 	if err != nil {
 		return err
 	}
@@ -110,6 +114,7 @@ func (w *walker) ids(dir string, into *[]uint64, depth int) error {
 	if depth >= maxDepth {
 		return nil
 	}
+	w.dirs = append(w.dirs, dir)
 	names, err := subdirectories(dir)
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // Package zone knows which zones this machine has: SmartOS zones, containers and virtual machines. On Linux a zone is
 // known by its cgroup; its uuid is the runtime's own, or made from the runtime's id (see Namespace). A Resolver looks
-// again at intervals and answers look-ups from memory.
+// again when a cgroup comes or goes, and at intervals, and answers look-ups from memory.
 //
 // An owner is never taken from what a zone can write itself: labels, hostname and files are only tags and names.
 package zone
@@ -14,8 +14,9 @@ import (
 )
 
 // Namespace is the UUIDv5 namespace of zones whose runtime has no uuid for them. The name is the 64 hex digits of a
-// container's id (docker, podman, containerd, CRI-O); where a runtime's names are unique on one host only (LXC,
-// Proxmox, nspawn and libvirt without machined) it is "<runtime>:<uuid of the host>:<name>". It never changes.
+// container's id (docker, podman, containerd, CRI-O), or "containerd:<namespace>:<id>" where the id is another text; where a
+// runtime's names are unique on one host only (LXC, Proxmox, nspawn, systemd's services) it is
+// "<runtime>:<uuid of the host>:<name>". LXD's, Incus' and libvirt's own uuids are taken as they are. It never changes.
 var Namespace = uuid.MustParse("9d5d1b43-6a0e-5c2f-8f67-1f2d3c9a7b60")
 
 // The states of a zone.
@@ -30,7 +31,7 @@ type Zone struct {
 	Owner    uuid.UUID         // Nil: this machine does not know it
 	ID       string            // the runtime's own name of it, for example the container's id
 	Alias    string            // a name for people; never a key
-	Runtime  string            // docker, podman, kubernetes, containerd, lxc, libvirt, nspawn, proxmox, machined, static, smartos
+	Runtime  string            // docker, podman, kubernetes, containerd, lxc, libvirt, nspawn, proxmox, machined, systemd, static, smartos
 	State    string            // Running or Stopped
 	Tags     map[string]string // labels by the runtime, as plain text
 	Cgroups  Cgroups           // empty when stopped, and on SmartOS
