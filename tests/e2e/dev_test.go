@@ -18,6 +18,7 @@ import (
 
 // The story of a newcomer: start, look what can be measured, create, watch, delete.
 func TestFromOneCommandToLiveData(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	a := d.api()
 
@@ -118,6 +119,7 @@ func TestCPUUsageAgreesWithProcStat(t *testing.T) {
 
 // One container is measured, and nothing else: a real cgroup with a busy process, found as a VM.
 func TestASingleContainerIsMeasured(t *testing.T) {
+	t.Parallel()
 	busy := startContainer(t, "sh", "-c", "while :; do :; done")
 	idle := startContainer(t, "sleep", "600")
 	d := startDev(t, t.TempDir())
@@ -159,6 +161,7 @@ func TestASingleContainerIsMeasured(t *testing.T) {
 // The snapshot has the host, the journal the record, and neither its place: it must come back at once, and the agent, which
 // goes on measuring meanwhile, is never told to end.
 func TestAPlacementSurvivesAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
 	require.True(t, wait(30*time.Second, func() bool { return strings.Contains(d.api().run("fleet"), "online") }))
@@ -175,6 +178,7 @@ func TestAPlacementSurvivesAKill(t *testing.T) {
 }
 
 func TestAnInstrumentationExpires(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	a := d.api()
 	sd := startStatsd(t)
@@ -187,6 +191,7 @@ func TestAnInstrumentationExpires(t *testing.T) {
 }
 
 func TestWhatWasAnsweredSurvivesAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
 	sd := startStatsd(t)
@@ -204,6 +209,7 @@ func TestWhatWasAnsweredSurvivesAKill(t *testing.T) {
 }
 
 func TestADamagedSnapshotIsKeptAside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
 	d.api().create("cpu.loadavg1", "--every-host")
@@ -228,6 +234,7 @@ func TestADamagedSnapshotIsKeptAside(t *testing.T) {
 }
 
 func TestTheAPIDoesTheSameAsTheCommandLine(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	body, err := json.Marshal(map[string]any{
 		"query": `mutation($input: CreateInstrumentationInput!) { createInstrumentation(input: $input) {
@@ -261,6 +268,7 @@ func TestTheAPIDoesTheSameAsTheCommandLine(t *testing.T) {
 }
 
 func TestAFleetFromAFile(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir(), "--fleet", "../../examples/fleet.json")
 	a := d.api()
 	require.True(t, wait(30*time.Second, func() bool { return strings.Count(a.run("fleet"), "\n") > 5 }), "the hosts are known")
@@ -271,6 +279,7 @@ func TestAFleetFromAFile(t *testing.T) {
 }
 
 func TestBadInputIsOneSentenceAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
 	a := d.api()
@@ -320,6 +329,7 @@ func TestBadInputIsOneSentenceAndLeavesNothing(t *testing.T) {
 }
 
 func TestTheExplorerNeedsNoNetwork(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, t.TempDir())
 	resp, err := http.Get(d.server + "/")
 	require.NoError(t, err)

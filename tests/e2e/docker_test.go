@@ -43,6 +43,7 @@ func runContainer(t *testing.T, labels map[string]string) (vm uuid.UUID, stop fu
 
 // A container is a VM, its labels are its tags, and a scope by tag finds those that come later.
 func TestContainersAreVMsAndTheirLabelsTags(t *testing.T) {
+	t.Parallel()
 	need(t, os.Getuid() == 0, "root")
 	first, stopFirst := runContainer(t, map[string]string{"role": "worker"})
 	d := startDev(t, t.TempDir())

@@ -389,10 +389,17 @@ func startRedis(t *testing.T) (url string, p *process) {
 	return "redis://127.0.0.1:" + port + "/0", p
 }
 
+// given are the ports that freePort has given, each once, for the tests run beside each other.
+var given sync.Map
+
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		if _, twice := given.LoadOrStore(port, true); !twice {
+			return port
+		}
+	}
 }

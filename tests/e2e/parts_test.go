@@ -75,6 +75,7 @@ func (c *cloud) put(t *testing.T, path, body string) {
 }
 
 func TestInPartsWithTwoAPIsAndTwoWorkers(t *testing.T) {
+	t.Parallel()
 	c := startCloud(t)
 	sd := startStatsd(t)
 	first, second := c.apis[0], c.apis[1]
@@ -121,6 +122,7 @@ func TestInPartsWithTwoAPIsAndTwoWorkers(t *testing.T) {
 }
 
 func TestNobodyIsAnOperatorWithoutTheToken(t *testing.T) {
+	t.Parallel()
 	url, _ := startRedis(t)
 	vmapi := start(t, binary, "vmapi", "--listen", "127.0.0.1:0")
 	inventory := vmapi.expect(`at (http://[0-9.]+:[0-9]+)`)
@@ -132,6 +134,7 @@ func TestNobodyIsAnOperatorWithoutTheToken(t *testing.T) {
 }
 
 func TestPartsSayWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		args []string
 		want string

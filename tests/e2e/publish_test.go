@@ -68,6 +68,7 @@ func lint(t *testing.T, path string) (code int, out string) {
 // A metric that nobody knew when the service was started is published and measured, is changed under what measures it, and
 // is retired; nothing is restarted.
 func TestAPublishedMetricIsMeasuredWithoutARestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
 	a := d.api()
@@ -128,6 +129,7 @@ func TestAPublishedMetricIsMeasuredWithoutARestart(t *testing.T) {
 
 // A host that trusts only some keys runs nothing else.
 func TestAHostThatTrustsKeysRunsOnlyWhatTheySigned(t *testing.T) {
+	t.Parallel()
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
 	_, other, err := ed25519.GenerateKey(nil)
