@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -40,7 +41,7 @@ type Session interface {
 	Definition(ctx context.Context, digest string) (catalog.Publication, error)
 }
 
-// Options say what an agent is made of. All but Dir, Logger, Owner and TrustedKeys are required.
+// Options say what an agent is made of. All but Dir, Logger, Clock, SinceBoot, Owner and TrustedKeys are required.
 type Options struct {
 	Host       uuid.UUID
 	Version    string
@@ -57,6 +58,9 @@ type Options struct {
 	TrustedKeys catalog.Keys
 	Dir         string // for the last good assignment and fetched definitions; "": nothing is kept
 	Logger      *slog.Logger
+	Clock       func() time.Time // the wall clock, for the times of samples; nil: time.Now
+	// SinceBoot is the clock that times to live are counted by, which nobody sets; nil: the kernel's, with time asleep.
+	SinceBoot func() time.Duration
 }
 
 // Agent is one host's agent.
@@ -75,6 +79,12 @@ func New(o Options) (*Agent, error) {
 	}
 	if o.Owner == nil {
 		o.Owner = func(uuid.UUID) uuid.UUID { return uuid.Nil }
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.SinceBoot == nil {
+		o.SinceBoot = boottime
 	}
 	d, err := openDisk(o.Dir)
 	if err != nil {
@@ -98,14 +108,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	case err != nil:
 		a.log.Warn("the saved assignment cannot be used; waiting for the API", "error", err)
 	case ok:
-		a.sup.resume(last)
-		a.opts.Session.Know(last.Version)
+		known := last.Version
+		if !a.sup.resume(last) {
+			known.Generation-- // so that this very version is sent again, and nothing before it
+		}
+		a.opts.Session.Know(known)
 		a.log.Info("resumed the saved assignment", "instrumentations", len(last.Items),
 			"generation", last.Version.Generation)
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.sup.run(ctx) })
+	g.Go(func() error { return a.sup.expiry.run(ctx) })
 	g.Go(func() error { return a.reporter.run(ctx) })
 	g.Go(func() error { return a.opts.Session.Run(ctx, a.sup.receive) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -27,6 +27,8 @@ var (
 	zoneB   = uuid.MustParse("00000000-0000-4000-8000-00000000000b")
 )
 
+const epoch = "0000000000000001"
+
 // fakeSession is an API of which the test says what it answers.
 type fakeSession struct {
 	mu        sync.Mutex
@@ -158,6 +160,7 @@ func (c *fakeCollectors) counts() (opened, open int) {
 type fakeQueue struct {
 	mu     sync.Mutex
 	down   bool
+	spool  string // why there is none
 	points []measure.Point
 	closed bool
 }
@@ -174,7 +177,7 @@ func (q *fakeQueue) Stats() targets.Stats {
 	if q.down {
 		return targets.Stats{Queued: int64(len(q.points)), LastError: "connection refused"}
 	}
-	return targets.Stats{Connected: true, Sent: int64(len(q.points))}
+	return targets.Stats{Connected: true, Sent: int64(len(q.points)), SpoolError: q.spool}
 }
 
 func (q *fakeQueue) Close(context.Context) error {
@@ -194,6 +197,9 @@ type rig struct {
 	dir     string
 	owner   func(uuid.UUID) uuid.UUID
 	stop    func()
+
+	collectors Collectors // nil: probes
+	clock      *wallClock // nil: the machine's
 }
 
 func newRig(t *testing.T) *rig {
@@ -210,10 +216,17 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) start() *rig {
 	r.session.ready = make(chan struct{})
-	a, err := New(Options{
-		Host: uuid.New(), Version: "test", Session: r.session, Collectors: r.probes, Dir: r.dir, Owner: r.owner,
+	o := Options{
+		Host: uuid.New(), Version: "test", Session: r.session, Collectors: r.collectors, Dir: r.dir, Owner: r.owner,
 		OpenTarget: func(string, measure.Target) (Queue, error) { return r.queue, nil },
-	})
+	}
+	if r.collectors == nil {
+		o.Collectors = r.probes
+	}
+	if r.clock != nil {
+		o.Clock = r.clock.now
+	}
+	a, err := New(o)
 	require.NoError(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -228,7 +241,7 @@ func (r *rig) start() *rig {
 }
 
 func (r *rig) assign(generation int64, items ...assignment.Item) {
-	r.session.receive(session.Assignment{Version: session.Version{Epoch: "1", Generation: generation}, SentAt: time.Now(), Instrumentations: items})
+	r.session.receive(session.Assignment{Version: session.Version{Epoch: epoch, Generation: generation, Hash: "h"}, SentAt: time.Now(), Instrumentations: items})
 }
 
 func (r *rig) item(id string) assignment.Item {
@@ -349,7 +362,7 @@ func TestTheTimeToLiveDoesNotDependOnTheHostsClock(t *testing.T) {
 	sent := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	expires := sent.Add(time.Hour)
 	item.ExpiresAt = &expires
-	r.session.receive(session.Assignment{Version: session.Version{Epoch: "1", Generation: 1}, SentAt: sent, Instrumentations: []assignment.Item{item}})
+	r.session.receive(session.Assignment{Version: session.Version{Epoch: epoch, Generation: 1, Hash: "h"}, SentAt: sent, Instrumentations: []assignment.Item{item}})
 	r.eventually("it runs", func() bool { return r.status("i-1").Status == statusRunning })
 }
 
@@ -382,12 +395,15 @@ func TestAfterARebootNothingWithATimeToLiveIsResumed(t *testing.T) {
 	limited.ExpiresAt = &expires
 	d, err := openDisk(r.dir)
 	require.NoError(t, err)
-	require.NoError(t, d.save(saved{Version: session.Version{Epoch: "1", Generation: 7}, Items: []assignment.Item{r.item("i-1"), limited},
+	require.NoError(t, d.save(saved{Version: session.Version{Epoch: epoch, Generation: 7, Hash: "h"}, Items: []assignment.Item{r.item("i-1"), limited},
 		Boot: "another boot", Deadlines: map[string]time.Duration{"i-limited": boottime() + time.Hour}}))
 	r.start()
 	r.eventually("the other runs", func() bool { return r.status("i-1").Status == statusRunning })
 	opened, _ := r.probes.counts()
 	require.Equal(t, 1, opened)
+	require.Equal(t, int64(6), r.session.known.Generation, "the API is asked for the same version again")
+	r.assign(7, r.item("i-1"), limited)
+	r.eventually("it runs again", func() bool { return r.status("i-limited").Status == statusRunning })
 }
 
 func TestARefusalIsReportedWithItsCodeAndNotRepeated(t *testing.T) {
@@ -470,24 +486,4 @@ func TestReportsThatFailAreMadeAnewWithWhatIsTrueByThen(t *testing.T) {
 	for i := 1; i < len(r.session.reports); i++ {
 		require.Greater(t, r.session.reports[i].Sequence, r.session.reports[i-1].Sequence)
 	}
-}
-
-func TestABurstOfChangesBecomesFewReports(t *testing.T) {
-	s := &fakeSession{}
-	rep := newReporter(Options{Session: s, Host: uuid.New(), Logger: nil})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = rep.run(ctx) }()
-	for i := range 1000 {
-		rep.set(statusOf("i-1", i, statusRunning, ""))
-	}
-	require.Eventually(t, func() bool {
-		last := s.last()
-		return len(last.Instrumentations) == 1 && last.Instrumentations[0].Revision == 999
-	}, 10*time.Second, 5*time.Millisecond)
-	cancel()
-	<-done
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	require.LessOrEqual(t, len(s.reports), 5)
 }

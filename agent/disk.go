@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,32 +41,60 @@ func openDisk(dir string) (disk, error) {
 }
 
 func (d disk) load() (saved, bool, error) {
-	var s saved
 	if d.dir == "" {
-		return s, false, nil
+		return saved{}, false, nil
 	}
-	raw, err := os.ReadFile(filepath.Join(d.dir, "assignment.json"))
+	raw, err := os.ReadFile(d.assignmentPath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, false, nil
+		return saved{}, false, nil
 	}
 	if err != nil {
-		return s, false, fmt.Errorf("read the saved assignment: %w", err)
+		return saved{}, false, fmt.Errorf("read the saved assignment: %w", err)
 	}
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return s, false, fmt.Errorf("decode the saved assignment: %w", err)
-	}
-	return s, true, nil
+	s, err := parseSaved(raw)
+	return s, err == nil, err
 }
 
 func (d disk) save(s saved) error {
 	if d.dir == "" {
 		return nil
 	}
+	raw, err := s.text()
+	if err != nil {
+		return err
+	}
+	return writeFile(d.assignmentPath(), raw)
+}
+
+func (d disk) assignmentPath() string { return filepath.Join(d.dir, "assignment.json") }
+
+// text is what is written: a checksum in a line of its own, for what is damaged and can still be read would run as the
+// version that it says it is, and then what follows.
+func (s saved) text() ([]byte, error) {
 	raw, err := json.Marshal(s)
 	if err != nil {
-		return fmt.Errorf("encode the assignment: %w", err)
+		return nil, fmt.Errorf("encode the assignment: %w", err)
 	}
-	return writeFile(filepath.Join(d.dir, "assignment.json"), raw)
+	return append([]byte(checksum(raw)+"\n"), raw...), nil
+}
+
+func parseSaved(text []byte) (s saved, err error) {
+	sum, raw, found := bytes.Cut(text, []byte{'\n'})
+	if !found || string(sum) != checksum(raw) {
+		return saved{}, errors.New("the saved assignment is damaged")
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return saved{}, fmt.Errorf("decode the saved assignment: %w", err)
+	}
+	if err := s.Version.Validate(); err != nil {
+		return saved{}, fmt.Errorf("the saved assignment: %w", err)
+	}
+	return s, nil
+}
+
+func checksum(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
 }
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -100,7 +129,7 @@ func (d disk) definitionPath(digest string) string {
 
 // verify makes sure that a document is the one that its digest names.
 func verify(document []byte, digest string) error {
-	if sum := sha256.Sum256(document); hex.EncodeToString(sum[:]) != digest {
+	if checksum(document) != digest {
 		return fmt.Errorf("the definition's bytes do not have the digest %.12s…", digest)
 	}
 	return nil

@@ -107,6 +107,20 @@ func (o *outlet) why() string {
 	return "no target has taken data yet"
 }
 
+// trouble is what keeps points from surviving a restart or an outage of a target, "" for nothing.
+func (o *outlet) trouble() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, q := range o.queues {
+		if q.queue != nil {
+			if text := q.queue.Stats().SpoolError; text != "" {
+				return text
+			}
+		}
+	}
+	return ""
+}
+
 func (o *outlet) health() []session.TargetStatus {
 	o.mu.Lock()
 	queues := o.queues

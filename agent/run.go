@@ -60,6 +60,7 @@ func newRun(s *supervisor, item assignment.Item, deadline time.Duration, limited
 
 // update takes a new item of the same wish, and reports whether anything in it is new.
 func (r *run) update(item assignment.Item, deadline time.Duration, limited bool) bool {
+	r.sup.expiry.set(r, deadline, limited)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	same := r.current.Revision == item.Revision && sameVMs(r.current.VMs, item.VMs) && sameTargets(r.current.Targets, item.Targets)
@@ -77,9 +78,19 @@ func (r *run) now() (item assignment.Item, deadline time.Duration, limited bool)
 	return r.current, r.deadline, r.limited
 }
 
-func (r *run) lapsed() bool {
+// expire ends the run, for its time to live has passed.
+func (r *run) expire() {
+	r.log.Info("its time to live has passed")
+	r.cancel()
+}
+
+// lifetime is what is left to live, 0 without an end.
+func (r *run) lifetime() time.Duration {
 	_, deadline, limited := r.now()
-	return limited && boottime() >= deadline
+	if !limited {
+		return 0
+	}
+	return max(deadline-r.sup.opts.SinceBoot(), time.Nanosecond)
 }
 
 func (r *run) pending(why string) session.Status {
@@ -87,7 +98,7 @@ func (r *run) pending(why string) session.Status {
 	return statusOf(item.ID, item.Revision, statusPending, why)
 }
 
-// loop measures until ctx ends or the time to live has passed. When it returns, nothing of the instrumentation runs.
+// loop measures until ctx ends, as it does when the time to live has passed. When it returns, nothing of the instrumentation runs.
 func (r *run) loop(ctx context.Context) {
 	def, ok := r.definition(ctx)
 	if !ok {
@@ -96,7 +107,7 @@ func (r *run) loop(ctx context.Context) {
 	zones, denied := r.zones()
 	probe, err := r.sup.opts.Collectors.Open(ctx, collect.Request{
 		ID: r.item.ID, Definition: def, Predicate: predicateOf(r.item), Decompositions: r.item.Decompositions,
-		WholeHost: r.item.WholeHost, Zones: zones, Granularity: r.granularity(), Owner: ownerOf(r.item),
+		WholeHost: r.item.WholeHost, Zones: zones, Granularity: r.granularity(), Owner: ownerOf(r.item), Lifetime: r.lifetime(),
 	})
 	if err != nil {
 		r.refused(ctx, err)
@@ -109,22 +120,29 @@ func (r *run) loop(ctx context.Context) {
 		}
 		out.close()
 	}()
-	r.sup.reporter.watchTargets(r.item.ID, out.health)
+	r.sup.reporter.watchTargets(r, out.health)
 	r.measure(ctx, probe, out, def.Metric.Interval == "POINT", zones, denied)
 }
 
+// patience is by how much the wall clock may be set back without an interval being told twice. Until it has caught up,
+// nothing is told.
+const patience = 10 * time.Second
+
+// wall is the wall clock, which may be set at any time.
+func (r *run) wall() time.Time { return r.sup.opts.Clock().Round(0) }
+
 // measure collects at each boundary of the granularity. Each loop handles what has changed since the last.
 func (r *run) measure(ctx context.Context, probe collect.Probe, out *outlet, gauge bool, zones []uuid.UUID, denied []session.VMFailure) {
-	item, _, _ := r.now()
+	item, deadline, _ := r.now()
 	out.retarget(item.Targets)
 	granularity := r.granularity()
-	last := time.Now().Truncate(granularity)
-	res, err := r.collect(ctx, probe, time.Now()) // primes what needs two readings
+	last := r.wall().Truncate(granularity)
+	res, err := r.collect(ctx, probe, r.wall()) // primes what needs two readings
 	if err != nil {
 		r.report(out, res, err, denied, false, time.Time{})
 	}
 	next := last.Add(granularity)
-	good := false
+	good, stepped := false, false
 	var lastSample time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -145,42 +163,52 @@ func (r *run) measure(ctx context.Context, probe collect.Probe, out *outlet, gau
 				}
 				zones = now
 			}
+			deadline = r.prolong(probe, deadline)
 			r.report(out, res, err, denied, good, lastSample)
 		}
-		if r.lapsed() {
-			r.log.Info("its time to live has passed")
-			return
+		now := r.wall()
+		if last.Sub(now) > max(granularity, patience) {
+			r.log.Warn("the wall clock was set back; measuring goes on from there", "by", last.Sub(now))
+			if res, err = r.collect(ctx, probe, now); ctx.Err() != nil { // it belongs to no interval that can be told
+				return
+			}
+			last, stepped = now.Truncate(granularity), true
+			next = last.Add(granularity)
 		}
-		now := time.Now()
-		if now.Before(next) {
+		stepped = stepped || now.Before(last)
+		if now.Before(next) { // after a smaller step back too, so that no interval is told twice
 			continue
 		}
 		at := now.Truncate(granularity)
-		if !at.After(last) { // the wall clock went back: no interval is told twice
-			next = last.Add(granularity)
-			continue
-		}
 		res, err = r.collect(ctx, probe, at)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil && !res.Primed {
 			good, lastSample = true, at
-			out.send(r.points(res, at, granularity, gauge, at.Sub(last) > granularity))
+			out.send(r.points(res, at, granularity, gauge, stepped || at.Sub(last) > granularity))
+			stepped = false
 		}
 		r.report(out, res, err, denied, good, lastSample)
 		last, next = at, at.Add(granularity)
 	}
 }
 
-// untilNext is never longer than it takes to notice in time that the time to live has passed or that the clock was set.
+// prolong tells the probe, where something of it runs by itself, when its end is not what it was.
+func (r *run) prolong(probe collect.Probe, was time.Duration) (deadline time.Duration) {
+	_, deadline, _ = r.now()
+	if lasting, is := probe.(collect.Lasting); is && deadline != was {
+		if err := lasting.SetLifetime(r.lifetime()); err != nil {
+			r.log.Warn("the probe did not take its new time to live", "error", err)
+		}
+	}
+	return deadline
+}
+
+// untilNext is never longer than it takes to notice in time that the clock was set.
 func (r *run) untilNext(next time.Time) time.Duration {
 	const slack = 20 * time.Millisecond // sources that close an interval at the second need a moment
-	wait := min(time.Until(next)+slack, time.Second)
-	if _, deadline, limited := r.now(); limited {
-		wait = min(wait, deadline-boottime())
-	}
-	return max(wait, time.Millisecond)
+	return max(min(next.Sub(r.wall())+slack, time.Second), time.Millisecond)
 }
 
 func (r *run) collect(ctx context.Context, probe collect.Probe, at time.Time) (collect.Result, error) {
@@ -197,7 +225,7 @@ func (r *run) collect(ctx context.Context, probe collect.Probe, at time.Time) (c
 // was one to take, it is pending.
 func (r *run) report(out *outlet, res collect.Result, err error, denied []session.VMFailure, good bool, last time.Time) {
 	item, _, _ := r.now()
-	status, message := statusRunning, ""
+	status, message := statusRunning, sentences(res.Notice, out.trouble())
 	switch {
 	case err != nil:
 		status, message = statusOfError(err)
@@ -215,7 +243,7 @@ func (r *run) report(out *outlet, res collect.Result, err error, denied []sessio
 	for _, f := range res.Failures {
 		s.VMFailures = append(s.VMFailures, session.VMFailure{VM: f.Zone, Status: string(f.Code), Message: f.Message})
 	}
-	r.sup.reporter.set(s)
+	r.sup.reporter.set(r, s)
 }
 
 // refused reports a typed refusal and waits: it is not tried again until the assignment changes.
@@ -224,15 +252,11 @@ func (r *run) refused(ctx context.Context, err error) {
 	r.log.Warn("the instrumentation is refused", "status", status, "error", err)
 	for {
 		item, _, _ := r.now()
-		r.sup.reporter.set(statusOf(item.ID, item.Revision, status, message))
+		r.sup.reporter.set(r, statusOf(item.ID, item.Revision, status, message))
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
-		case <-time.After(time.Second):
-		}
-		if r.lapsed() {
-			return
 		}
 	}
 }
@@ -249,16 +273,13 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 			return nil, false
 		case <-time.After(session.Jitter(wait)):
 		}
-		if r.lapsed() {
-			return nil, false
-		}
 		var err error
 		if found, err = r.sup.opts.Session.Definition(ctx, digest); err == nil {
 			err = verify(found.Document, digest)
 		}
 		if err != nil {
 			r.log.Debug("cannot get the metric's definition yet", "error", err)
-			r.sup.reporter.set(r.pending("waiting for the metric's definition"))
+			r.sup.reporter.set(r, r.pending("waiting for the metric's definition"))
 			continue
 		}
 		ok = true

@@ -35,13 +35,16 @@ type reporter struct {
 	mu       sync.Mutex
 	applied  session.Version
 	sequence int64
+	owners   map[string]*run // who may tell how an instrumentation fares
 	status   map[string]session.Status
 	targets  map[string]func() []session.TargetStatus // asked when a report is made
+	trouble  string                                   // of the host, which all that it measures tells; "" for none
 }
 
 func newReporter(o Options) *reporter {
 	return &reporter{
 		opts: o, log: o.Logger, wake: make(chan struct{}, 1),
+		owners:  make(map[string]*run),
 		status:  make(map[string]session.Status),
 		targets: make(map[string]func() []session.TargetStatus),
 	}
@@ -65,13 +68,25 @@ func (r *reporter) setApplied(v session.Version) {
 	}
 }
 
-// set replaces how one instrumentation fares. A new time of the last sample alone does not make a report.
-func (r *reporter) set(s session.Status) {
+// own makes a run the only one that tells how its instrumentation fares. One that is still ending is not listened to.
+func (r *reporter) own(of *run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owners[of.item.ID] = of
+}
+
+// set replaces how one instrumentation fares, if it comes from the run that owns it. A new time of the last sample alone
+// does not make a report.
+func (r *reporter) set(from *run, s session.Status) {
 	s.Message = clip(s.Message)
 	for i := range s.VMFailures {
 		s.VMFailures[i].Message = clip(s.VMFailures[i].Message)
 	}
 	r.mu.Lock()
+	if r.owners[s.ID] != from {
+		r.mu.Unlock()
+		return
+	}
 	old, known := r.status[s.ID]
 	r.status[s.ID] = s
 	r.mu.Unlock()
@@ -81,17 +96,32 @@ func (r *reporter) set(s session.Status) {
 	}
 }
 
-// watchTargets has the health of one instrumentation's targets asked with each report.
-func (r *reporter) watchTargets(id string, ask func() []session.TargetStatus) {
+// setTrouble has all that this host measures tell operators of a trouble that stops nothing; "" ends it.
+func (r *reporter) setTrouble(text string) {
+	text = clip(text)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.targets[id] = ask
+	changed := r.trouble != text
+	r.trouble = text
+	r.mu.Unlock()
+	if changed {
+		r.signal()
+	}
 }
 
-// forget drops what is known of an instrumentation that does not run any more.
+// watchTargets has the health of the targets of the run's instrumentation asked with each report.
+func (r *reporter) watchTargets(from *run, ask func() []session.TargetStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id := from.item.ID; r.owners[id] == from {
+		r.targets[id] = ask
+	}
+}
+
+// forget drops what is known of an instrumentation that does not run any more, and what may still be told of it.
 func (r *reporter) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.owners, id)
 	delete(r.status, id)
 	delete(r.targets, id)
 }
@@ -109,6 +139,7 @@ func (r *reporter) next() session.Report {
 		report.Applied = &v
 	}
 	for _, s := range r.status {
+		s.Message = clip(sentences(s.Message, r.trouble))
 		report.Instrumentations = append(report.Instrumentations, s)
 	}
 	slices.SortFunc(report.Instrumentations, func(a, b session.Status) int { return strings.Compare(a.ID, b.ID) })
@@ -174,6 +205,12 @@ func clip(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:maxMessage-3], "") + "…"
+}
+
+// sentences joins what there is to say.
+func sentences(texts ...string) string {
+	texts = slices.DeleteFunc(texts, func(text string) bool { return text == "" })
+	return strings.Join(texts, "; ")
 }
 
 // statusOf makes a Status from its parts.

@@ -18,10 +18,14 @@ type supervisor struct {
 	disk     disk
 	trust    *trust
 	reporter *reporter
+	expiry   *expiry
 
 	mu     sync.Mutex
 	latest *plan
 	wake   chan struct{} // capacity 1
+
+	unsaved *plan       // that could not be saved, nil for none
+	retry   *time.Timer // when to try again
 
 	running  map[string]*run
 	stopping map[*run]struct{}
@@ -39,6 +43,7 @@ type plan struct {
 func newSupervisor(o Options, d disk, t *trust, r *reporter) *supervisor {
 	return &supervisor{
 		opts: o, log: o.Logger, disk: d, trust: t, reporter: r,
+		expiry:  newExpiry(o.SinceBoot),
 		wake:    make(chan struct{}, 1),
 		running: make(map[string]*run), stopping: make(map[*run]struct{}),
 		ended: make(chan *run),
@@ -48,7 +53,7 @@ func newSupervisor(o Options, d disk, t *trust, r *reporter) *supervisor {
 // receive takes a newer assignment. What is left to live is counted from here on by the time since boot: the server's two
 // clock readings are only ever compared with each other.
 func (s *supervisor) receive(a session.Assignment) {
-	now := boottime()
+	now := s.opts.SinceBoot()
 	p := &plan{version: a.Version, items: a.Instrumentations, deadlines: make(map[string]time.Duration), fresh: true}
 	for _, item := range a.Instrumentations {
 		if item.ExpiresAt != nil {
@@ -58,14 +63,36 @@ func (s *supervisor) receive(a session.Assignment) {
 	s.put(p)
 }
 
+// noLaterThan keeps the deadlines of those times to live that have not been changed since an earlier plan: a server's clock
+// that was set back between the two would prolong them, or begin them again.
+func (p *plan) noLaterThan(before *plan) {
+	if before == nil {
+		return
+	}
+	expiries := make(map[string]time.Time, len(before.deadlines))
+	for _, item := range before.items {
+		if item.ExpiresAt != nil {
+			expiries[item.ID] = *item.ExpiresAt
+		}
+	}
+	for _, item := range p.items {
+		was, limited := before.deadlines[item.ID]
+		if limited && item.ExpiresAt != nil && item.ExpiresAt.Equal(expiries[item.ID]) {
+			p.deadlines[item.ID] = min(p.deadlines[item.ID], was)
+		}
+	}
+}
+
 // resume starts from what was saved. After a reboot nothing that has a time to live is resumed, for nobody knows how much of it
-// has passed; the API sends it again if it still has any.
-func (s *supervisor) resume(last saved) {
+// has passed; the API has to be asked for it again, which whole tells.
+func (s *supervisor) resume(last saved) (whole bool) {
+	whole = true
 	p := &plan{version: last.Version, deadlines: make(map[string]time.Duration)}
 	for _, item := range last.Items {
 		if item.ExpiresAt != nil {
 			deadline, ok := last.Deadlines[item.ID]
 			if !ok || last.Boot != bootID() {
+				whole = false
 				continue
 			}
 			p.deadlines[item.ID] = deadline
@@ -73,6 +100,7 @@ func (s *supervisor) resume(last saved) {
 		p.items = append(p.items, item)
 	}
 	s.put(p)
+	return whole
 }
 
 func (s *supervisor) put(p *plan) {
@@ -96,6 +124,8 @@ func (s *supervisor) take() *plan {
 // run applies plans until ctx ends, then ends all that runs. A plan counts as applied, and so acknowledges what it no longer
 // has, only when everything that it ended has really ended.
 func (s *supervisor) run(ctx context.Context) error {
+	s.retry = time.NewTimer(0)
+	defer s.retry.Stop()
 	var current *plan
 	for {
 		select {
@@ -108,14 +138,21 @@ func (s *supervisor) run(ctx context.Context) error {
 			}
 			return ctx.Err()
 		case r := <-s.ended:
+			s.expiry.forget(r)
 			delete(s.stopping, r)
 			if s.running[r.item.ID] == r { // its time to live has passed
 				delete(s.running, r.item.ID)
 				s.reporter.forget(r.item.ID)
 				s.reporter.signal()
+				s.revive(ctx, current, r.item.ID)
+			}
+		case <-s.retry.C:
+			if s.unsaved != nil {
+				s.save(s.unsaved)
 			}
 		case <-s.wake:
 			if p := s.take(); p != nil {
+				p.noLaterThan(current)
 				s.apply(ctx, p)
 				current = p
 			}
@@ -126,14 +163,30 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
+// saveAgain is how long after it failed the assignment is saved again.
+const saveAgain = 5 * time.Second
+
+// save keeps the plan for the next life of the agent. While that does not succeed operators are told, and it is tried again.
+func (s *supervisor) save(p *plan) {
+	err := s.disk.save(saved{Version: p.version, Items: p.items, Boot: bootID(), Deadlines: p.deadlines, SavedAt: time.Now().UTC()})
+	if err == nil {
+		s.unsaved = nil
+		s.reporter.setTrouble("")
+		return
+	}
+	const meaning = "the assignment could not be saved; a restart without the API would measure nothing, or what was measured before"
+	if s.unsaved == nil {
+		s.log.Error(meaning, "error", err)
+	}
+	s.unsaved = p
+	s.retry.Reset(saveAgain)
+	s.reporter.setTrouble(meaning + ": " + err.Error())
+}
+
 func (s *supervisor) apply(ctx context.Context, p *plan) {
 	if p.fresh {
-		err := s.disk.save(saved{Version: p.version, Items: p.items, Boot: bootID(), Deadlines: p.deadlines, SavedAt: time.Now().UTC()})
-		if err != nil {
-			s.log.Warn("the assignment could not be saved; a restart without the API would measure nothing", "error", err)
-		}
+		s.save(p)
 	}
-
 	wanted := make(map[string]assignment.Item, len(p.items))
 	for _, item := range p.items {
 		wanted[item.ID] = item
@@ -152,13 +205,13 @@ func (s *supervisor) apply(ctx context.Context, p *plan) {
 	started, changed := 0, 0
 	for _, item := range p.items {
 		deadline, limited := p.deadlines[item.ID]
-		if limited && boottime() >= deadline {
-			continue
-		}
 		if r, ok := s.running[item.ID]; ok {
 			if r.update(item, deadline, limited) {
 				changed++
 			}
+			continue
+		}
+		if limited && s.opts.SinceBoot() >= deadline {
 			continue
 		}
 		s.running[item.ID] = s.start(ctx, item, deadline, limited)
@@ -171,13 +224,27 @@ func (s *supervisor) apply(ctx context.Context, p *plan) {
 func (s *supervisor) start(ctx context.Context, item assignment.Item, deadline time.Duration, limited bool) *run {
 	ctx, cancel := context.WithCancel(ctx)
 	r := newRun(s, item, deadline, limited, cancel)
-	s.reporter.set(r.pending("starting"))
+	s.reporter.own(r)
+	s.reporter.set(r, r.pending("starting"))
+	s.expiry.set(r, deadline, limited)
 	go func() {
 		defer cancel()
 		r.loop(ctx)
 		s.ended <- r
 	}()
 	return r
+}
+
+// revive starts what was prolonged in the very moment in which its time to live passed.
+func (s *supervisor) revive(ctx context.Context, p *plan, id string) {
+	if p == nil || ctx.Err() != nil {
+		return
+	}
+	for _, item := range p.items {
+		if deadline, limited := p.deadlines[id]; item.ID == id && (!limited || deadline > s.opts.SinceBoot()) {
+			s.running[id] = s.start(ctx, item, deadline, limited)
+		}
+	}
 }
 
 // stop has a run end; it tells on s.ended when it has.

@@ -6,100 +6,102 @@ type CA1Metric struct {
 	Label string
 	// Absent says why a definition of it does not come with IAPI, where it does not.
 	Absent string
+	// Linux and Illumos say why the definition has no way to measure there, where it has none.
+	Linux, Illumos string
 }
 
-// Why whole families are absent.
+// Why whole families are absent, or cannot be had on one platform.
 const (
-	noMySQL    = "MySQL and MariaDB have lost their probes; their performance_schema, read by an exporter, has it"
-	noNode     = "Node.js has lost its probes; the program can send it itself, by OTLP"
-	noProvider = "its probes came from the program's own dtrace-provider, which today's versions do not have; the program can send it itself, by OTLP"
-	noService  = "it watches a service of Triton from within, by probes that belong to that service"
-	noSelf     = "it watched CA 1.0 itself; IAPI's own figures are at /metrics, and in the status of its agents"
-	noGuest    = "it needs a hypervisor's probes, and no definition has been tried on one"
-	noTrace    = "it has to be traced, and no definition says how yet"
-	noTracer   = "it has to be traced, and the agents of this program do not trace"
+	noMySQL     = "MySQL 8 and MariaDB have no probes; their performance_schema, read by an exporter, has it"
+	noNode      = "Node.js has no probes since version 18; the program can send it itself, by OTLP"
+	noApache    = "Apache's httpd has no such probes here; its log or an exporter has it"
+	noProvider  = "its probes came from the program's own dtrace-provider, which today's versions do not have; the program can send it itself, by OTLP"
+	noService   = "it watches a service of Triton from within, by probes that belong to that service"
+	noSelf      = "it watched CA 1.0 itself; IAPI's own figures are at /metrics, and in the status of its agents"
+	noPsinfo    = "no collector of IAPI reads the process table of illumos, whose records are binary"
+	noRegisters = "it read the guest's registers through a hypervisor that is gone; cpu.thread_samples has the threads of virtual CPUs"
 )
 
 // CA1 returns the metrics of Cloud Analytics 1.0, in the order of its modules.
 func CA1() []CA1Metric {
 	return []CA1Metric{
-		{"apache.httpd_ops", "HTTP requests", "Apache's httpd is packaged without its probes; its log or an exporter has it"},
-		{"ca.instr_beops", "instrumenter backend requests", noSelf},
-		{"ca.instr_disables", "instrumenter disable operations", noSelf},
-		{"ca.instr_enables", "instrumenter enable operations", noSelf},
-		{"ca.instr_ticks", "instrumenter ticks", noSelf},
-		{"cpu.cpus", "CPUs", ""},
-		{"cpu.loadavg1", "1-minute load average", ""},
-		{"cpu.thread_executions", "thread executions", noTrace},
-		{"cpu.thread_samples", "thread samples", noTrace},
-		{"cpu.usage", "aggregated CPU usage", ""},
-		{"cpu.waittime", "aggregated wait time", ""},
-		{"disk.disks", "disks", ""},
-		{"disk.physio_bytes", "bytes read and written", ""},
-		{"disk.physio_ops", "I/O operations", ""},
-		{"fs.logical_ops", "logical filesystem operations", noTrace},
-		{"fs.logical_rwbytes", "logical bytes read/written", ""},
-		{"fs.logical_rwops", "logical read/write operations", ""},
-		{"ldapjs.connections", "connections", noProvider},
-		{"ldapjs.ops", "all operations", noProvider},
-		{"ldapjs.search_ops", "search operations", noProvider},
-		{"mantaop.jobs_assigned", "jobs assigned", noService},
-		{"mantaop.supervisor_auths", "supervisor auth requests", noService},
-		{"mantaop.supervisor_deletes", "supervisor delete requests", noService},
-		{"mantaop.supervisor_errors", "supervisor errors", noService},
-		{"mantaop.supervisor_locates", "supervisor locate requests", noService},
-		{"mantaop.tasks_committed", "tasks committed", noService},
-		{"mantaop.tasks_dispatched", "tasks dispatched", noService},
-		{"mantaop.tasks_executed", "tasks executed", noService},
-		{"mantaop.tasks_killed", "tasks killed", noService},
-		{"mantaop.zone_resets", "zone resets", noService},
-		{"memory.pageins", "pages paged in", ""},
-		{"memory.reclaimed_bytes", "excess memory reclaimed", ""},
-		{"memory.rss", "resident set size", ""},
-		{"memory.rss_limit", "maximum resident set size", ""},
-		{"memory.swap", "virtual memory reserved", ""},
-		{"memory.swap_limit", "maximum virtual memory reserved", ""},
-		{"moray.ops", "operations", noService},
-		{"moray.queries", "SQL queries", noService},
-		{"mysql.commands", "commands", noMySQL},
-		{"mysql.connections", "connections", noMySQL},
-		{"mysql.filesort", "filesort", noMySQL},
-		{"mysql.queries", "queries", noMySQL},
-		{"mysql.statements", "statements", noMySQL},
-		{"nic.bytes", "bytes sent and received", ""},
-		{"nic.nics", "NICs", ""},
-		{"nic.packets", "packets sent and received", ""},
-		{"nic.vnic_bytes", "VNIC bytes sent and received", ""},
-		{"nic.vnic_packets", "VNIC packets sent and received", ""},
-		{"node.gc_ops", "garbage collection operations", noNode},
-		{"node.httpc_ops", "HTTP client operations", noNode},
-		{"node.httpd_ops", "HTTP server operations", noNode},
-		{"node.socket_ops", "socket operations", noNode},
-		{"postgres.queries", "queries", noTrace},
-		{"restify.handler_ops", "handler operations", noProvider},
-		{"restify.server_ops", "server operations", noProvider},
-		{"syscall.syscalls", "system calls", noTracer},
-		{"tcp.accepts", "accepts", noTracer},
-		{"tcp.connects", "connects", noTracer},
-		{"tcp.errors", "errors", ""},
-		{"tcp.segments", "segments", ""},
-		{"unix.proc_execs", "process execs", noTracer},
-		{"unix.proc_exits", "process exits", noTracer},
-		{"unix.proc_forks", "process forks", noTracer},
-		{"unix.processes", "processes", ""},
-		{"unix.thr_creates", "thread creations", noTracer},
-		{"vm.exits", "exits", noGuest},
-		{"vm.irqs", "interrupt requests", noGuest},
-		{"vm.physio_bytes", "disk bytes read and written", noGuest},
-		{"vm.physio_ops", "disk I/O operations", noGuest},
-		{"vm.thread_samples", "thread samples", "it read the guest's registers through a hypervisor that is gone"},
-		{"zfs.arc_ops", "ARC operations", ""},
-		{"zfs.dataset_quota", "quota size", ""},
-		{"zfs.dataset_unused_quota", "unused quota", ""},
-		{"zfs.dataset_used", "used space", ""},
-		{"zfs.pool_free", "free space in pool", ""},
-		{"zfs.pool_total", "total space in pool", ""},
-		{"zfs.pool_used", "used space in pool", ""},
+		{Name: "apache.httpd_ops", Label: "HTTP requests", Linux: noApache},
+		{Name: "ca.instr_beops", Label: "instrumenter backend requests", Absent: noSelf},
+		{Name: "ca.instr_disables", Label: "instrumenter disable operations", Absent: noSelf},
+		{Name: "ca.instr_enables", Label: "instrumenter enable operations", Absent: noSelf},
+		{Name: "ca.instr_ticks", Label: "instrumenter ticks", Absent: noSelf},
+		{Name: "cpu.cpus", Label: "CPUs"},
+		{Name: "cpu.loadavg1", Label: "1-minute load average"},
+		{Name: "cpu.thread_executions", Label: "thread executions"},
+		{Name: "cpu.thread_samples", Label: "thread samples"},
+		{Name: "cpu.usage", Label: "aggregated CPU usage"},
+		{Name: "cpu.waittime", Label: "aggregated wait time"},
+		{Name: "disk.disks", Label: "disks"},
+		{Name: "disk.physio_bytes", Label: "bytes read and written"},
+		{Name: "disk.physio_ops", Label: "I/O operations"},
+		{Name: "fs.logical_ops", Label: "logical filesystem operations"},
+		{Name: "fs.logical_rwbytes", Label: "logical bytes read/written"},
+		{Name: "fs.logical_rwops", Label: "logical read/write operations"},
+		{Name: "ldapjs.connections", Label: "connections", Absent: noProvider},
+		{Name: "ldapjs.ops", Label: "all operations", Absent: noProvider},
+		{Name: "ldapjs.search_ops", Label: "search operations", Absent: noProvider},
+		{Name: "mantaop.jobs_assigned", Label: "jobs assigned", Absent: noService},
+		{Name: "mantaop.supervisor_auths", Label: "supervisor auth requests", Absent: noService},
+		{Name: "mantaop.supervisor_deletes", Label: "supervisor delete requests", Absent: noService},
+		{Name: "mantaop.supervisor_errors", Label: "supervisor errors", Absent: noService},
+		{Name: "mantaop.supervisor_locates", Label: "supervisor locate requests", Absent: noService},
+		{Name: "mantaop.tasks_committed", Label: "tasks committed", Absent: noService},
+		{Name: "mantaop.tasks_dispatched", Label: "tasks dispatched", Absent: noService},
+		{Name: "mantaop.tasks_executed", Label: "tasks executed", Absent: noService},
+		{Name: "mantaop.tasks_killed", Label: "tasks killed", Absent: noService},
+		{Name: "mantaop.zone_resets", Label: "zone resets", Absent: noService},
+		{Name: "memory.pageins", Label: "pages paged in"},
+		{Name: "memory.reclaimed_bytes", Label: "excess memory reclaimed"},
+		{Name: "memory.rss", Label: "resident set size"},
+		{Name: "memory.rss_limit", Label: "maximum resident set size"},
+		{Name: "memory.swap", Label: "virtual memory reserved"},
+		{Name: "memory.swap_limit", Label: "maximum virtual memory reserved"},
+		{Name: "moray.ops", Label: "operations", Absent: noService},
+		{Name: "moray.queries", Label: "SQL queries", Absent: noService},
+		{Name: "mysql.commands", Label: "commands", Linux: noMySQL},
+		{Name: "mysql.connections", Label: "connections", Linux: noMySQL},
+		{Name: "mysql.filesort", Label: "filesort", Linux: noMySQL},
+		{Name: "mysql.queries", Label: "queries", Linux: noMySQL},
+		{Name: "mysql.statements", Label: "statements", Linux: noMySQL},
+		{Name: "nic.bytes", Label: "bytes sent and received"},
+		{Name: "nic.nics", Label: "NICs"},
+		{Name: "nic.packets", Label: "packets sent and received"},
+		{Name: "nic.vnic_bytes", Label: "VNIC bytes sent and received"},
+		{Name: "nic.vnic_packets", Label: "VNIC packets sent and received"},
+		{Name: "node.gc_ops", Label: "garbage collection operations", Linux: noNode},
+		{Name: "node.httpc_ops", Label: "HTTP client operations", Linux: noNode},
+		{Name: "node.httpd_ops", Label: "HTTP server operations", Linux: noNode},
+		{Name: "node.socket_ops", Label: "socket operations", Linux: noNode},
+		{Name: "postgres.queries", Label: "queries"},
+		{Name: "restify.handler_ops", Label: "handler operations", Absent: noProvider},
+		{Name: "restify.server_ops", Label: "server operations", Absent: noProvider},
+		{Name: "syscall.syscalls", Label: "system calls"},
+		{Name: "tcp.accepts", Label: "accepts"},
+		{Name: "tcp.connects", Label: "connects"},
+		{Name: "tcp.errors", Label: "errors"},
+		{Name: "tcp.segments", Label: "segments"},
+		{Name: "unix.proc_execs", Label: "process execs"},
+		{Name: "unix.proc_exits", Label: "process exits"},
+		{Name: "unix.proc_forks", Label: "process forks"},
+		{Name: "unix.processes", Label: "processes", Illumos: noPsinfo},
+		{Name: "unix.thr_creates", Label: "thread creations"},
+		{Name: "vm.exits", Label: "exits"},
+		{Name: "vm.irqs", Label: "interrupt requests"},
+		{Name: "vm.physio_bytes", Label: "disk bytes read and written"},
+		{Name: "vm.physio_ops", Label: "disk I/O operations"},
+		{Name: "vm.thread_samples", Label: "thread samples", Absent: noRegisters},
+		{Name: "zfs.arc_ops", Label: "ARC operations"},
+		{Name: "zfs.dataset_quota", Label: "quota size"},
+		{Name: "zfs.dataset_unused_quota", Label: "unused quota"},
+		{Name: "zfs.dataset_used", Label: "used space"},
+		{Name: "zfs.pool_free", Label: "free space in pool"},
+		{Name: "zfs.pool_total", Label: "total space in pool"},
+		{Name: "zfs.pool_used", Label: "used space in pool"},
 	}
 }
 
@@ -129,6 +131,9 @@ func (c *Catalog) Missing(p Platform) []MissingMetric {
 		why := reasonOf(zone)
 		if h := reasonOf(host); h != why {
 			why = h + "; " + why
+		}
+		if own := map[string]string{"linux": m.Linux, "illumos": m.Illumos}[p.OS]; own != "" {
+			why = own
 		}
 		out = append(out, MissingMetric{Name: m.Name, Label: m.Label, Why: why, Here: true})
 	}

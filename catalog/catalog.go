@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-//go:embed definitions/*.yaml definitions/tracing/*.yaml
+//go:embed definitions/*.yaml
 var embedded embed.FS
 
 // Catalog is an unchanging set of definitions, one for each metric. It is safe for concurrent use.
@@ -20,19 +20,7 @@ type Catalog struct {
 
 // Embedded returns the definitions that come with IAPI.
 func Embedded() (*Catalog, error) {
-	documents, err := readEmbedded("definitions/*.yaml")
-	if err != nil {
-		return nil, err
-	}
-	return New(documents...)
-}
-
-// TracingDocuments returns documents of metrics that are traced, to be published by With where agents have a tracing
-// collector. They are not part of Embedded: what no agent can measure is not offered.
-func TracingDocuments() ([][]byte, error) { return readEmbedded("definitions/tracing/*.yaml") }
-
-func readEmbedded(pattern string) ([][]byte, error) {
-	names, err := fs.Glob(embedded, pattern)
+	names, err := fs.Glob(embedded, "definitions/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("list the embedded definitions: %w", err)
 	}
@@ -44,7 +32,7 @@ func readEmbedded(pattern string) ([][]byte, error) {
 		}
 		documents = append(documents, document)
 	}
-	return documents, nil
+	return New(documents...)
 }
 
 // New parses documents, of which no two may define the same metric.

@@ -57,6 +57,7 @@ type Field struct {
 	Uint     bool             // a discrete field whose values are decimal numbers, such as pid
 	MaxLen   int              // the longest value in bytes that a platform gives; a longer constant never matches. 0: unknown
 	Builtin  bool             // hostname or zonename: every variant has it
+	Stack    bool             // a discrete field whose values are stacks: functions from the outermost in, joined by semicolons
 	Buckets  measure.Bucketer // of a numeric field, nil for a discrete one
 }
 
@@ -114,7 +115,7 @@ type Limits struct {
 	MaxKeys        int     `yaml:"max_keys"`          // distinct combinations of discrete fields for each source; the rest becomes "other"
 	MaxRuntime     int     `yaml:"max_runtime_s"`     // seconds; of tracing
 	MinGranularity int     `yaml:"min_granularity_s"` // seconds; a source that is refreshed more rarely has no finer values
-	CPUBudget      float64 `yaml:"cpu_budget_pct"`    // percent of one CPU; of tracing
+	CPUBudget      float64 `yaml:"cpu_budget_pct"`    // percent of all CPUs together; of tracing
 	MaxConcurrent  int     `yaml:"max_concurrent"`    // tracing programs of this metric
 }
 
@@ -308,6 +309,7 @@ type Clause struct {
 	If      string                `yaml:"if"`      // a condition of the definition's own
 	Save    map[string]Save       `yaml:"save"`    // what an entry remembers, by name
 	Require []string              `yaml:"require"` // names that must be saved for an exit to count
+	At      []string              `yaml:"at"`      // the keys of what is required, where the exit has them by other expressions than the entry
 	Fields  map[string]TraceField `yaml:"fields"`  // that can be had here; $name is what was saved
 	Value   string                `yaml:"value"`   // what is added up; empty: 1, a count
 }
@@ -316,20 +318,44 @@ type Clause struct {
 type Save struct {
 	Key    []string `yaml:"key"`
 	Thread bool     `yaml:"thread"`
-	Expr   string   `yaml:"expr"`
+	// Of bpftrace only, with Thread: the id of the thread that it is saved for, where that is not the current one. The
+	// entry is then not kept to zones, and the exit alone is; its exit always comes, so that nothing cleans up after it.
+	Of    string `yaml:"of"`
+	CType CType  `yaml:"ctype"` // empty: a number; else CTypeStr, CTypeChars or CTypeFSType
+	Expr  string `yaml:"expr"`
 }
+
+// CType says what the expression of a TraceField is, and so what the compiler makes of it. Only the compiler follows
+// pointers; a definition cannot.
+type CType string
+
+// The types.
+const (
+	CTypeInt       CType = "int"
+	CTypeUint      CType = "uint"
+	CTypeStr       CType = "str"       // a text of the tracer's own, such as comm or execname
+	CTypeChars     CType = "chars"     // an array of characters in a structure of the kernel
+	CTypeText      CType = "text"      // an argument of a program's own probe: the address of its text, of which Length bytes are read
+	CTypeIP        CType = "ip"        // an address
+	CTypeFSType    CType = "fstype"    // of bpftrace only: the number of an open file; the type of the file system that it is on
+	CTypeStack     CType = "stack"     // of bpftrace only: kernel or user, of which Frames functions are kept
+	CTypeSubsecond CType = "subsecond" // has no expression: ms since the whole second of UTC
+)
 
 // TraceField is a field's value at a clause.
 type TraceField struct {
-	CType  string            `yaml:"ctype"` // int, uint, str or ip
+	CType  CType             `yaml:"ctype"`
 	Expr   string            `yaml:"expr"`
-	Decode string            `yaml:"decode"` // by the agent: majorminor, syscall, firstletter
+	Length int               `yaml:"length"` // of CTypeText: bytes, from 1 to 63
+	Frames int               `yaml:"frames"` // of CTypeStack: from 1 to 64
+	Decode string            `yaml:"decode"` // by the agent: majorminor, syscall, errno, firstletter
 	Map    map[string]string `yaml:"map"`    // after Decode
 }
 
 // Clean forgets what was saved when an exit never comes.
 type Clean struct {
 	Probe string   `yaml:"probe"`
+	If    string   `yaml:"if"`
 	Save  string   `yaml:"save"`
 	Key   []string `yaml:"key"`
 }

@@ -115,8 +115,17 @@ func (l *linter) lintBuiltin(path, name string, f fieldDoc) {
 
 func (l *linter) lintField(path string, f fieldDoc) {
 	_, numeric := units[f.Type]
-	if f.Type != "string" && !numeric {
-		l.oneOf(path+".type", f.Type, append(slices.Sorted(maps.Keys(units)), "string")...)
+	switch {
+	case f.Type == typeStack:
+		if f.Values != nil || f.MaxLen != 0 || f.Match != "" || f.Buckets != (bucketsDoc{}) {
+			l.add(path, "a field of type stack has only a label and a visibility")
+		}
+		if f.Visibility != "operator" && l.doc.Visibility != "operator" {
+			l.add(path+".visibility", "stacks are for operators: they tell of the kernel, and of foreign code")
+		}
+		return
+	case f.Type != "string" && !numeric:
+		l.oneOf(path+".type", f.Type, append(slices.Sorted(maps.Keys(units)), "string", typeStack)...)
 		return
 	}
 	l.lintBuckets(path+".buckets", f.Buckets, numeric)

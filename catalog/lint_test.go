@@ -269,12 +269,42 @@ var brokenDocuments = []broken{
 	{"saved for two", "{thread: true, expr: timestamp}", "{thread: true, key: [tid], expr: timestamp}", "not both", false},
 	{"field not given", "              execname: {ctype: str, expr: comm}\n", "", "does not give the field execname", false},
 	{"ctype", "ctype: str", "ctype: void", "ctype", true},
-	{"option", `strsize: "128"`, `destructive: "1"`, "option", false},
-	{"wildcard", "tracepoint:raw_syscalls:sys_exit\"]\n            role", "tracepoint:raw_syscalls:*\"]\n            role", "wildcards", false},
-	{"timer", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "interval:s:1\"]\n            role", "timers", false},
-	{"fbt wildcard", "syscall:::entry", "fbt:::entry", "wildcards", false},
-	{"pid provider", "syscall:::entry", "pid$target:::entry", "wildcards", false},
-	{"program's path", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "usdt:/tmp/x:a:b\"]\n            role", "not of a kind", false},
+	{"option", `strsize: "128"`, `destructive: "1"`, "option", true},
+	{"wildcard", "tracepoint:raw_syscalls:sys_exit\"]\n            role", "tracepoint:raw_syscalls:*\"]\n            role", "wildcards", true},
+	{"timer", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "interval:s:1\"]\n            role", "timers", true},
+	{"fbt wildcard", "syscall:::entry", "fbt:::entry", "wildcards", true},
+	{"pid provider", "syscall:::entry", "pid$target:::entry", "wildcards", true},
+	{"program's path", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "usdt:/tmp/x:a:b\"]\n            role", "not of a kind", true},
+	{"unlisted program's probe", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "usdt:/usr/bin/x:a:b\"]\n            role", "missing from the variant's when", false},
+	{"sampling too often", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "profile:hz:997\"]\n            role", "not of a kind", true},
+	{"sampling too often in D", "syscall:::entry", "profile:::profile-4999", "wildcards", true},
+	{"a timer in D", "syscall:::entry", "profile:::tick-1s", "wildcards", true},
+	{"a statement as a key", "key: [tid]", `key: ["tid; @x"]`, "neither statements", true},
+	{"a statement as a condition", "if: args->ret >= 0", `if: "1/ { system(0); } BEGIN"`, "neither statements", true},
+	{"a statement as a saved value", "expr: nsecs}", `expr: "nsecs; exit()"}`, "neither statements", true},
+	{"a saved name", "save: {t0:", "save: {\"t0[1]\":", "is a word", true},
+	{"text of a tracepoint", "{ctype: str, expr: comm}", "{ctype: text, length: 63, expr: arg0}", "programs bring along", false},
+	{"text of anywhere", "{ctype: str, expr: comm}", "{ctype: text, length: 63, expr: nsecs}", "an argument of the probe", true},
+	{"text without a length", "{ctype: str, expr: comm}", "{ctype: text, expr: arg0}", "a length from 1 to 63", true},
+	{"long text", "{ctype: str, expr: comm}", "{ctype: text, length: 64, expr: arg0}", "a length from 1 to 63", true},
+	{"characters of anywhere", "{ctype: str, expr: comm}", "{ctype: chars, expr: arg0}", "the member of a structure", true},
+	{"characters of a cast", "{ctype: str, expr: comm}", `{ctype: chars, expr: "((struct sock *)arg0)->x"}`, "the member of a structure", true},
+	{"stack as a text", "{ctype: str, expr: comm}", "{ctype: stack, frames: 8, expr: kernel}", "a field of type string comes from", false},
+	{"stack for tenants", "execname: {type: string, label: application name, max_len: 15}", "execname: {type: stack, label: stack}", "stacks are for operators", false},
+	{"stack with a length", "execname: {type: string, label: application name, max_len: 15}", "execname: {type: stack, label: stack, visibility: operator, max_len: 15}", "only a label and a visibility", true},
+	{"stack in D", "{ctype: str, expr: execname}", "{ctype: stack, frames: 8, expr: kernel}", "is none of", true},
+	{"a stack's expression", "{ctype: str, expr: comm}", "{ctype: stack, frames: 8, expr: kstack}", "none of kernel, user", true},
+	{"too many frames", "{ctype: str, expr: comm}", "{ctype: stack, frames: 65, expr: kernel}", "1 to 64 frames", true},
+	{"decoder of another type", "{ctype: str, expr: comm}", "{ctype: str, expr: comm, decode: syscall}", "is made of", true},
+	{"decoder", "{ctype: str, expr: comm}", "{ctype: str, expr: comm, decode: base64}", "none of errno", true},
+	{"numeric field of a text", "{ctype: uint, expr: nsecs - $t0}", "{ctype: str, expr: comm}", "a field of type time comes from", false},
+	{"an expression for the subsecond", "{ctype: str, expr: comm}", "{ctype: subsecond, expr: nsecs}", "the compiler writes it", true},
+	{"another thread by a key", "{key: [tid], expr: nsecs}", "{key: [tid], of: args->id, expr: nsecs}", "goes with thread", true},
+	{"another thread in D", "{thread: true, expr: timestamp}", "{thread: true, of: tid, expr: timestamp}", "goes with thread", true},
+	{"saved type", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: stack, expr: nsecs}", "cannot be saved here", true},
+	{"saved characters of anywhere", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: chars, expr: arg0}", "the member of a structure", false},
+	{"keys of an exit", "require: [t0]", "require: [t0]\n            at: [pid, tid]", "as many keys", false},
+	{"clean-up with a statement", "key: [args->pid]}", "key: [args->pid], if: \"1; exit()\"}", "neither statements", true},
 }
 
 func TestSamplesAreValid(t *testing.T) {
@@ -356,6 +386,7 @@ func TestTracingExpressionsAreComparedWithTheAllowList(t *testing.T) {
 	}
 	for expr, ok := range map[string]bool{
 		"copyinstr(arg0)": true, "copyinstr($t0)": true, "copyinstr(arg0, 9999999)": false, "copyinstr(pid)": false,
+		"fds[arg0].fi_fs": true, "curthread->t_procp->p_user.u_comm": true, "ustack()": false, "jstack(4)": false, "copyoutstr(0, 1, 2)": false,
 		"copyin(arg0, 8)": false, "stringof(arg0)": false, `args[0]->b_flags & B_READ ? "read" : "write"`: true, "raise(9)": false,
 		"copyinstr": false,
 	} {
@@ -374,11 +405,12 @@ func TestDocumentsAreBounded(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	documents, err := readEmbedded("definitions/*.yaml")
-	require.NoError(f, err)
-	for _, document := range append(documents, []byte(sample), []byte(tracingSample)) {
-		f.Add(document)
+	for _, m := range embeddedCatalog(f).Metrics() {
+		d, _ := embeddedCatalog(f).DefinitionOf(m.Name)
+		f.Add(d.Document)
 	}
+	f.Add([]byte(sample))
+	f.Add([]byte(tracingSample))
 	f.Fuzz(func(t *testing.T, document []byte) {
 		d, err := Parse(document)
 		if err != nil {

@@ -12,12 +12,16 @@ import (
 // reasons for what people might try.
 type language struct {
 	probe   *regexp.Regexp
-	names   []string // builtin variables, functions and types
+	program *regexp.Regexp // probes of programs, whose arguments may be addresses of their own text
+	names   []string       // builtin variables, functions and types
+	ctypes  []CType
 	options []string
 }
 
 var bpftraceLanguage = language{
-	probe: regexp.MustCompile(`^tracepoint:[a-z0-9_]+:[a-z0-9_]+$|^kprobe:[A-Za-z0-9_]+$|^kretprobe:[A-Za-z0-9_]+$|^usdt:/(usr|opt)/[A-Za-z0-9_./-]+:[a-z0-9_]+:[a-z0-9_]+$`),
+	probe:   regexp.MustCompile(`^tracepoint:[a-z0-9_]+:[a-z0-9_]+$|^profile:hz:([1-9][0-9]?|1[0-9]{2})$|^kprobe:[A-Za-z0-9_]+$|^kretprobe:[A-Za-z0-9_]+$|^usdt:/(usr|opt)/[A-Za-z0-9_./-]+:[a-z0-9_]+:[a-z0-9_]+$`),
+	program: regexp.MustCompile(`^usdt:`),
+	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType, CTypeStack, CTypeSubsecond},
 	names: []string{
 		"nsecs", "pid", "tid", "uid", "gid", "cpu", "comm", "cgroup", "retval", "args", "curtask", "ntop",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
@@ -26,10 +30,12 @@ var bpftraceLanguage = language{
 }
 
 var dLanguage = language{
-	probe: regexp.MustCompile(`^(syscall|io|proc|sched|tcp|udp|ip|profile)::[A-Za-z0-9_-]*:[a-z0-9-]+$|^(syscall|io|proc|sched|tcp|udp|ip):::[a-z0-9-]+$|^(mysql|postgres|node|httpd|php|python|ruby)\*:::[a-z0-9-]+$|^(fbt|sdt):[a-z0-9_]+:[A-Za-z0-9_]+:[a-z0-9_-]+$`),
+	probe:   regexp.MustCompile(`^(syscall|io|proc|sched|tcp|udp|ip)::[A-Za-z0-9_-]*:[a-z0-9-]+$|^profile:::profile-([1-9][0-9]?|1[0-9]{2})$|^(mysql|postgres|node|httpd|php|python|ruby)\*:::[a-z0-9-]+$|^sdt:::[a-z0-9-]+$|^(fbt|sdt):[a-z0-9_]+:[A-Za-z0-9_]+:[a-z0-9_-]+$`),
+	program: regexp.MustCompile(`^(mysql|postgres|node|httpd|php|python|ruby)\*:::`),
+	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeSubsecond},
 	names: []string{
 		"timestamp", "vtimestamp", "walltimestamp", "execname", "pid", "ppid", "tid", "uid", "gid", "cpu", "zonename",
-		"probefunc", "probename", "probemod", "errno", "args", "curpsinfo", "curlwpsinfo", "copyinstr", "lltostr",
+		"probefunc", "probename", "probemod", "errno", "args", "curpsinfo", "curlwpsinfo", "curthread", "fds", "copyinstr", "lltostr",
 		"substr", "strjoin", "inet_ntoa", "inet_ntoa6", "NULL", "B_READ", "B_WRITE",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
 		"int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t",
@@ -74,18 +80,30 @@ func (l *linter) lintTrace(path string, v *Variant, t *TraceSource, lang languag
 			l.add(path+".options."+name, "it is a number with k, m or hz")
 		}
 	}
-	if n := len(t.Clauses); n == 0 || n > 32 {
-		l.add(path+".clauses", "there are from 1 to 32")
+	if n := len(t.Clauses); n == 0 || n > 64 {
+		l.add(path+".clauses", "there are from 1 to 64")
 	}
-	saved := make(map[string]bool)
+	saved := make(map[string]Save)
 	for _, clause := range t.Clauses {
-		for name := range clause.Save {
-			saved[name] = true
-		}
+		maps.Copy(saved, clause.Save)
 	}
 	counts := false
+	first := make(map[string]TraceField)
 	for i := range t.Clauses {
 		c := &t.Clauses[i]
+		for _, name := range slices.Sorted(maps.Keys(c.Fields)) {
+			f := c.Fields[name]
+			have, seen := first[name]
+			if c.Role == Entry {
+				continue
+			}
+			if !seen {
+				first[name], have = f, f
+			}
+			if f.Decode != have.Decode || !maps.Equal(f.Map, have.Map) || f.Length != have.Length {
+				l.add(fmt.Sprintf("%s.clauses[%d].fields.%s", path, i, name), "it is decoded, mapped and read in one way by all clauses that count")
+			}
+		}
 		l.lintClause(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang, saved)
 		counts = counts || c.Role == Event || c.Role == Exit
 	}
@@ -95,8 +113,11 @@ func (l *linter) lintTrace(path string, v *Variant, t *TraceSource, lang languag
 	for i, clean := range t.Clean {
 		at := fmt.Sprintf("%s.clean[%d]", path, i)
 		l.lintProbe(at+".probe", v, clean.Probe, lang)
-		if !saved[clean.Save] {
+		if _, ok := saved[clean.Save]; !ok {
 			l.add(at+".save", "nothing is saved as %q", clean.Save)
+		}
+		if clean.If != "" {
+			l.lintTokens(at+".if", clean.If, lang, nil)
 		}
 		for j, key := range clean.Key {
 			l.lintTokens(fmt.Sprintf("%s.key[%d]", at, j), key, lang, nil)
@@ -112,9 +133,12 @@ func (l *linter) lintProbe(path string, v *Variant, probe string, lang language)
 	if name, ok := strings.CutPrefix(probe, "tracepoint:"); ok && !slices.Contains(v.When.Tracepoints, name) {
 		l.add(path, "the tracepoint %s is missing from the variant's when", name)
 	}
+	if name, ok := strings.CutPrefix(probe, "usdt:"); ok && !slices.Contains(v.When.USDT, name) {
+		l.add(path, "the probe %s is missing from the variant's when", name)
+	}
 }
 
-func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, saved map[string]bool) {
+func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, saved map[string]Save) {
 	l.oneOf(path+".role", string(c.Role), string(Event), string(Entry), string(Exit))
 	if len(c.Probes) == 0 {
 		l.add(path+".probes", "there are none")
@@ -128,23 +152,21 @@ func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, s
 	usable := make(map[string]bool)
 	for i, name := range c.Require {
 		usable[name] = true
-		if !saved[name] {
+		if _, ok := saved[name]; !ok {
 			l.add(fmt.Sprintf("%s.require[%d]", path, i), "nothing is saved as %q", name)
 		}
 	}
+	for i, key := range c.At {
+		if c.Role != Exit || slices.ContainsFunc(c.Require, func(name string) bool { return len(saved[name].Key) != len(c.At) }) {
+			l.add(path+".at", "it has as many keys as each of what an exit requires")
+		}
+		l.lintTokens(fmt.Sprintf("%s.at[%d]", path, i), key, lang, nil)
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Save)) {
-		save := c.Save[name]
-		at := path + ".save." + name
 		if !wordPattern.MatchString(name) {
-			l.add(at, "a name is a word of lower-case letters, digits and _")
+			l.add(path+".save."+name, "a name is a word of lower-case letters, digits and _")
 		}
-		if save.Thread == (len(save.Key) > 0) {
-			l.add(at, "it is saved for the thread, or by a key, and not both")
-		}
-		for i, key := range save.Key {
-			l.lintTokens(fmt.Sprintf("%s.key[%d]", at, i), key, lang, nil)
-		}
-		l.lintTokens(at+".expr", save.Expr, lang, nil)
+		l.lintSave(path+".save."+name, c.Save[name], lang)
 	}
 	if c.If != "" {
 		l.lintTokens(path+".if", c.If, lang, usable)
@@ -158,11 +180,7 @@ func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, s
 		if !slices.Contains(v.Fields, name) {
 			l.add(at, "it is none of the variant's fields")
 		}
-		l.oneOf(at+".ctype", f.CType, "int", "uint", "str", "ip")
-		if f.Decode != "" {
-			l.oneOf(at+".decode", f.Decode, "majorminor", "syscall", "firstletter")
-		}
-		l.lintTokens(at+".expr", f.Expr, lang, usable)
+		l.lintTraceField(at, name, f, c, lang, saved, usable)
 	}
 	if c.Role == Entry {
 		return
@@ -173,6 +191,105 @@ func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, s
 		}
 	}
 }
+
+func (l *linter) lintSave(path string, save Save, lang language) {
+	if save.Thread == (len(save.Key) > 0) {
+		l.add(path, "it is saved for the thread, or by a key, and not both")
+	}
+	for i, key := range save.Key {
+		l.lintTokens(fmt.Sprintf("%s.key[%d]", path, i), key, lang, nil)
+	}
+	if save.CType != "" && (!slices.Contains([]CType{CTypeStr, CTypeChars, CTypeFSType}, save.CType) || !slices.Contains(lang.ctypes, save.CType)) {
+		l.add(path+".ctype", "%q cannot be saved here: it is empty for a number, str, chars, or with bpftrace fstype", save.CType)
+	}
+	if save.CType == CTypeChars && !charsOf.MatchString(save.Expr) {
+		l.add(path+".expr", "%q is refused: characters are the member of a structure of curtask, curthread or args", save.Expr)
+	}
+	if save.Of != "" {
+		if !save.Thread || !slices.Contains(lang.ctypes, CTypeFSType) {
+			l.add(path+".of", "it goes with thread, in bpftrace")
+		}
+		l.lintTokens(path+".of", save.Of, lang, nil)
+	}
+	l.lintTokens(path+".expr", save.Expr, lang, nil)
+}
+
+// decoders say of which types of expressions each decoder makes texts.
+var decoders = map[string][]CType{
+	"majorminor": {CTypeUint}, "syscall": {CTypeUint}, "errno": {CTypeUint}, "firstletter": {CTypeStr},
+}
+
+// ctypesOf says of which expressions the values of a field's type can come.
+func ctypesOf(fieldType string) []CType {
+	switch fieldType {
+	case "string":
+		return []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType}
+	case typeStack:
+		return []CType{CTypeStack}
+	case "subsecond": // a clock that counts since the boot would give another one
+		return []CType{CTypeSubsecond}
+	}
+	return []CType{CTypeInt, CTypeUint}
+}
+
+var argument = regexp.MustCompile(`^arg[0-9]$`)
+
+func (l *linter) lintTraceField(path, name string, f TraceField, c *Clause, lang language, saved map[string]Save, usable map[string]bool) {
+	switch {
+	case !slices.Contains(lang.ctypes, f.CType):
+		l.add(path+".ctype", "%q is none of %v", f.CType, lang.ctypes)
+		return
+	case l.doc.Fields[name].Type != "" && !slices.Contains(ctypesOf(l.doc.Fields[name].Type), f.CType):
+		l.add(path+".ctype", "a field of type %s comes from one of %v", l.doc.Fields[name].Type, ctypesOf(l.doc.Fields[name].Type))
+	}
+	if f.Decode != "" {
+		l.oneOf(path+".decode", f.Decode, slices.Sorted(maps.Keys(decoders))...)
+		if from, ok := decoders[f.Decode]; ok && !slices.Contains(from, f.CType) {
+			l.add(path+".decode", "%s is made of %v", f.Decode, from)
+		}
+	}
+	if (f.CType == CTypeText) != (f.Length != 0) || f.Length < 0 || f.Length > 63 {
+		l.add(path+".length", "a text has a length from 1 to 63 bytes, and nothing else has one")
+	}
+	if (f.CType == CTypeStack) != (f.Frames != 0) || f.Frames < 0 || f.Frames > 64 {
+		l.add(path+".frames", "a stack has from 1 to 64 frames, and nothing else has them")
+	}
+	if f.Map != nil && slices.Contains([]CType{CTypeStack, CTypeSubsecond, CTypeText, CTypeIP}, f.CType) {
+		l.add(path+".map", "the values of a %s are not mapped", f.CType)
+	}
+	switch f.CType {
+	case CTypeSubsecond:
+		if f.Expr != "" {
+			l.add(path+".expr", "the compiler writes it")
+		}
+		return
+	case CTypeStack:
+		l.oneOf(path+".expr", f.Expr, "kernel", "user")
+		if c.Role == Entry {
+			l.add(path, "an entry has no stacks")
+		}
+		return
+	case CTypeText:
+		from := f.Expr
+		if name, ok := strings.CutPrefix(from, "$"); ok && saved[name].CType == "" {
+			from = saved[name].Expr
+		}
+		if !argument.MatchString(from) {
+			l.add(path+".expr", "%q is refused: a text is an argument of the probe, or what was saved of one", f.Expr)
+		}
+		if slices.ContainsFunc(c.Probes, func(probe string) bool { return !lang.program.MatchString(probe) }) {
+			l.add(path, "only the probes that programs bring along have texts of their own")
+		}
+	case CTypeChars:
+		if !charsOf.MatchString(f.Expr) {
+			l.add(path+".expr", "%q is refused: characters are the member of a structure of curtask, curthread or args", f.Expr)
+		}
+	}
+	l.lintTokens(path+".expr", f.Expr, lang, usable)
+}
+
+// charsOf is what leads to an array of characters: a way that begins at the current thread or an argument of known type.
+var charsOf = regexp.MustCompile(`^(curtask|curthread|args|args\[[0-9]\](\[0\])?)((->|\.)[a-z][a-z0-9_]*)+$`)
 
 // token is the grammar of expressions: names, $names, numbers, plain string constants, operators, spaces.
 var (

@@ -175,9 +175,17 @@ func TestEveryMetricOfCA1IsDefinedOrSaysWhyNot(t *testing.T) {
 		}
 		return out
 	}
-	linux := have(Platform{OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "v2"})
+	linux := have(Platform{OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "v2", Bpftrace: "0.17.0"})
 	require.NotContains(t, linux, "cpu.usage")
-	require.Contains(t, linux, "mysql.queries")
-	require.True(t, linux["fs.logical_rwbytes"].Here)
-	require.NotContains(t, have(Platform{OS: "illumos", Arch: "amd64"}), "fs.logical_rwbytes")
+	require.NotContains(t, linux, "vm.exits")
+	require.Equal(t, MissingMetric{Name: "mysql.queries", Label: "queries", Why: noMySQL, Here: true}, linux["mysql.queries"])
+	require.Equal(t, MissingMetric{Name: "ldapjs.ops", Label: "all operations", Why: noProvider}, linux["ldapjs.ops"])
+	for name, m := range linux { // with all that a machine can have, only the platform itself is lacking
+		require.True(t, !m.Here || strings.HasPrefix(name, "mysql.") || strings.HasPrefix(name, "node.") || name == "apache.httpd_ops", "%s: %s", name, m.Why)
+	}
+	untraced := have(Platform{OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "v2"})
+	require.Equal(t, MissingMetric{Name: "unix.proc_execs", Label: "process execs", Why: "this host lacks bpftrace >=0.17", Here: true}, untraced["unix.proc_execs"])
+	for name, m := range have(Platform{OS: "illumos", Arch: "amd64"}) {
+		require.True(t, !m.Here || name == "unix.processes", "%s: %s", name, m.Why)
+	}
 }

@@ -49,7 +49,7 @@ type document struct {
 
 type fieldDoc struct {
 	Builtin    string     `yaml:"builtin"` // host or zone
-	Type       string     `yaml:"type"`    // string, number, percent, size, time, subsecond
+	Type       string     `yaml:"type"`    // string, stack, number, percent, size, time, subsecond
 	Label      string     `yaml:"label"`
 	Visibility string     `yaml:"visibility"` // operator, or as the metric
 	Values     []string   `yaml:"values"`
@@ -76,6 +76,9 @@ func (b bucketsDoc) bucketer() measure.Bucketer {
 
 // units are those of values and numeric fields by type; only the types of numeric fields are here.
 var units = map[string]string{"number": "", "percent": "percent", "size": "bytes", "time": "ns", "subsecond": "ms"}
+
+// typeStack is the type of a field whose values are stacks.
+const typeStack = "stack"
 
 // Digest names a document by its exact bytes: the hex SHA-256.
 func Digest(document []byte) string {
@@ -260,6 +263,7 @@ func (f fieldDoc) field(name string) Field {
 		Uint:     f.Match == "uint",
 		MaxLen:   f.MaxLen,
 		Builtin:  f.Builtin != "",
+		Stack:    f.Type == typeStack,
 	}
 	if unit, numeric := units[f.Type]; numeric && f.Builtin == "" {
 		field.Arity, field.Unit, field.Buckets = Numeric, unit, f.Buckets.bucketer()

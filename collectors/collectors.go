@@ -62,11 +62,16 @@ type Options struct {
 	Allowed []string
 
 	// Tracer opens the variants that trace. Nil: they are unsupported on this host.
-	Tracer Engine
-	// Bpftrace is the version of the bpftrace that Tracer runs, for variants that ask for one.
-	Bpftrace string
+	Tracer Tracer
 
 	Logger *slog.Logger
+}
+
+// Tracer is an Engine that traces, where the host lets it.
+type Tracer interface {
+	Engine
+	// Ready says what keeps this host from tracing and what to do about it, nil for nothing, and the version of its bpftrace.
+	Ready(ctx context.Context) (bpftrace string, refusal *Error)
 }
 
 // Registry is the Collector of one machine. It is safe for concurrent use.
@@ -79,7 +84,10 @@ type Registry struct {
 
 	mu       sync.Mutex
 	platform catalog.Platform
+	untraced *Error // why nothing can be traced here
 	asOf     time.Time
+
+	sharing shares
 }
 
 var _ Collector = (*Registry)(nil)
@@ -119,12 +127,11 @@ func (r *Registry) Open(ctx context.Context, q Request) (Probe, error) {
 	if err := checkFields(q); err != nil {
 		return nil, err
 	}
-	v, err := r.choose(q.Definition, place, q.Fields())
+	v, err := r.choose(ctx, q.Definition, place, q.Fields())
 	if err != nil {
 		return nil, err
 	}
-	engine := r.engine(v)
-	p, err := engine.Open(ctx, q, v)
+	p, err := r.open(ctx, q, v)
 	if err != nil {
 		return nil, collect.Refusal(err)
 	}
@@ -154,44 +161,72 @@ func checkFields(q Request) error {
 	return nil
 }
 
+// open opens a probe of a variant, or joins one. A tracer shares its programs by itself, between wishes of any granularity.
+func (r *Registry) open(ctx context.Context, q Request, v *catalog.Variant) (Probe, error) {
+	engine := r.engine(v)
+	if v.Tracing() {
+		return engine.Open(ctx, q, v)
+	}
+	return r.sharing.open(ctx, engine, q, v)
+}
+
 // choose picks the cheapest variant that will do; among equals the first.
-func (r *Registry) choose(d *catalog.Definition, place catalog.Place, fields []string) (*catalog.Variant, error) {
-	platform := r.machine()
+func (r *Registry) choose(ctx context.Context, d *catalog.Definition, place catalog.Place, fields []string) (*catalog.Variant, error) {
+	platform, untraced := r.machine(ctx)
 	byCost := make([]int, len(d.Variants))
 	for i := range byCost {
 		byCost[i] = i
 	}
 	slices.SortStableFunc(byCost, func(a, b int) int { return cmp.Compare(d.Variants[a].Cost, d.Variants[b].Cost) })
-	var reasons []string
-	forbidden := false // there is a way, and only the host's policy is against it
+	var reasons, elsewhere []string
+	denied := false // there is a way, and only what this host allows is against it
 	for _, i := range byCost {
 		v := &d.Variants[i]
 		only := *d
 		only.Variants = d.Variants[i : i+1]
 		_, err := only.Select(platform, place, fields)
+		isHere := len(v.When.OS) == 0 || slices.Contains(v.When.OS, platform.OS)
 		switch {
+		case untraced != nil && isHere && v.Tracing() && r.allows(v) && gives(d, v, place, fields):
+			denied = denied || untraced.Code == Denied
+			reasons = append(reasons, v.ID+": "+untraced.Message)
 		case err != nil:
 			_, reason, _ := strings.Cut(err.Error(), catalog.ErrUnsupported.Error()+": ")
-			reasons = append(reasons, v.ID+": "+reason)
-		case r.engine(v) == nil:
-			reasons = append(reasons, v.ID+": tracing is not available on this host")
+			if v.When.Bpftrace != "" && platform.Bpftrace != "" && strings.HasSuffix(reason, "bpftrace "+v.When.Bpftrace) {
+				reason += ", and has " + platform.Bpftrace + ": install a newer one"
+			}
+			if isHere {
+				reasons = append(reasons, v.ID+": "+reason)
+			} else {
+				elsewhere = append(elsewhere, v.ID+": "+reason)
+			}
 		case place == catalog.Zone && v.Scope == catalog.ScopeNone:
 			reasons = append(reasons, v.ID+": it cannot be kept to zones")
 		case !r.allows(v):
-			forbidden = true
+			denied = true
 			reasons = append(reasons, v.ID+": the policy of this host does not allow "+strings.ToLower(v.Collector()))
 		default:
 			return v, nil
 		}
 	}
+	reasons = append(reasons, elsewhere...) // what can be done here comes first
 	if len(reasons) == 0 {
 		reasons = append(reasons, "the definition has no variant")
 	}
 	code := Unsupported
-	if forbidden {
+	if denied {
 		code = Denied
 	}
 	return nil, collect.Errorf(code, "%s cannot be measured here: %s", d.Metric.Name, strings.Join(reasons, "; "))
+}
+
+// gives reports whether a variant measures a place with all fields, on a machine that has what it needs.
+func gives(d *catalog.Definition, v *catalog.Variant, place catalog.Place, fields []string) bool {
+	only, able := *d, *v
+	able.When = catalog.When{}
+	only.Variants = []catalog.Variant{able}
+	_, err := only.Select(catalog.Platform{}, place, fields)
+	return err == nil
 }
 
 func (r *Registry) engine(v *catalog.Variant) Engine {
@@ -209,25 +244,33 @@ func (r *Registry) engine(v *catalog.Variant) Engine {
 // platformAge is for how long what this machine can do is believed: programs and files come and go, kernels do not.
 const platformAge = time.Minute
 
-// machine says what this machine can do.
-func (r *Registry) machine() catalog.Platform {
+// machine says what this machine can do, and why it cannot trace if it cannot.
+func (r *Registry) machine(ctx context.Context) (catalog.Platform, *Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.asOf.IsZero() && time.Since(r.asOf) < platformAge {
-		return r.platform
+		return r.platform, r.untraced
 	}
 	r.asOf = time.Now()
+	bpftrace := ""
+	r.untraced = collect.Errorf(Unsupported, "tracing is not available on this host")
+	if r.opts.Tracer != nil {
+		bpftrace, r.untraced = r.opts.Tracer.Ready(ctx)
+	}
+	if ctx.Err() != nil {
+		r.asOf = time.Time{} // what was asked in vain is asked again
+	}
 	r.platform = catalog.Platform{
-		OS: runtime.GOOS, Arch: runtime.GOARCH, Bpftrace: r.opts.Bpftrace,
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Bpftrace: bpftrace,
 		Kernel: r.kernel(), File: r.hasFile, Command: hasCommand, Tracepoint: r.hasTracepoint,
-		USDT: func(probe string) bool { path, _, _ := strings.Cut(probe, ":"); return isFile(path) },
+		USDT: collect.HasUSDT,
 	}
 	layout, err := zone.ReadLayout(r.opts.Cgroup)
 	if err != nil {
 		r.log.Warn("the cgroups of this machine cannot be read", "error", err)
 	}
 	r.platform.Cgroup = string(layout.Mode)
-	return r.platform
+	return r.platform, r.untraced
 }
 
 func (r *Registry) kernel() string {

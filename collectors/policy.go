@@ -1,17 +1,18 @@
 package collectors
 
 import (
+	"context"
 	"slices"
 	"strings"
 
 	"iapi/catalog"
 )
 
-// Collectors names what this registry can collect with, sorted: kstat, procfs, zfs, and dtrace where it has a Tracer; of
-// these only what the host's policy allows.
-func (r *Registry) Collectors() []string {
+// Collectors names what this registry can collect with, sorted: kstat, procfs, zfs, and dtrace where the host can be
+// traced; of these only what the host's policy allows.
+func (r *Registry) Collectors(ctx context.Context) []string {
 	names := []string{"kstat", "procfs", "zfs"}
-	if r.opts.Tracer != nil {
+	if _, untraced := r.machine(ctx); untraced == nil {
 		names = append(names, "dtrace")
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return r.opts.Allowed != nil && !slices.Contains(r.opts.Allowed, name) })
@@ -25,4 +26,7 @@ func (r *Registry) allows(v *catalog.Variant) bool {
 }
 
 // Platform says what this machine can do, as definitions ask for it.
-func (r *Registry) Platform() catalog.Platform { return r.machine() }
+func (r *Registry) Platform(ctx context.Context) catalog.Platform {
+	platform, _ := r.machine(ctx)
+	return platform
+}

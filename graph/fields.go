@@ -13,34 +13,26 @@ import (
 	"iapi/inventory"
 )
 
-// Coverage reads that of all instrumentations of a list together.
-func (r *instrumentationResolver) Coverage(ctx context.Context, objs []*model.Instrumentation) ([]*instrumentation.Coverage, error) {
-	records := make([]instrumentation.Instrumentation, len(objs))
-	for i, o := range objs {
-		records[i] = o.Record
-	}
-	found, err := r.rules.CoverageOf(ctx, caller(ctx), records)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*instrumentation.Coverage, len(found))
-	for i := range found {
-		out[i] = &found[i]
-	}
-	return out, nil
+// What follows reads for all instrumentations of a list together.
+
+func (r *instrumentationResolver) Coverage(ctx context.Context, obj *model.Instrumentation) (*instrumentation.Coverage, error) {
+	found, err := model.Ask(obj.List, obj.At, "coverage", func(of []instrumentation.Instrumentation) ([]instrumentation.Coverage, error) {
+		return r.rules.CoverageOf(ctx, caller(ctx), of)
+	})
+	return &found, err
 }
 
-// Problems costs one call for each instrumentation; it is dear in complexity for that.
-func (r *instrumentationResolver) Problems(ctx context.Context, objs []*model.Instrumentation) ([][]model.PlacementProblem, error) {
-	out := make([][]model.PlacementProblem, len(objs))
-	for i, o := range objs {
-		found, err := r.rules.Problems(ctx, caller(ctx), o.Record.ID)
-		if err != nil {
-			return nil, err
-		}
-		out[i] = model.NewProblems(found)
-	}
-	return out, nil
+func (r *instrumentationResolver) Problems(ctx context.Context, obj *model.Instrumentation) ([]model.PlacementProblem, error) {
+	found, err := model.Ask(obj.List, obj.At, "problems", func(of []instrumentation.Instrumentation) ([][]instrumentation.Problem, error) {
+		return r.rules.ProblemsOf(ctx, caller(ctx), of)
+	})
+	return model.NewProblems(found), err
+}
+
+// placesKey is what a page of places is asked by.
+type placesKey struct {
+	kind byte
+	page instrumentation.Page
 }
 
 func (r *instrumentationResolver) Vms(ctx context.Context, obj *model.Instrumentation, first *int, after *string) (*model.VMPlacementConnection, error) {
@@ -48,12 +40,15 @@ func (r *instrumentationResolver) Vms(ctx context.Context, obj *model.Instrument
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.rules.VMs(ctx, caller(ctx), obj.Record.ID, p)
+	found, err := model.Ask(obj.List, obj.At, placesKey{byVM, p},
+		func(of []instrumentation.Instrumentation) ([]instrumentation.Found[instrumentation.VMPlacement], error) {
+			return r.rules.VMsOf(ctx, caller(ctx), of, p)
+		})
 	if err != nil {
 		return nil, err
 	}
 	out := &model.VMPlacementConnection{
-		Edges: make([]model.VMPlacementEdge, len(found.Items)), Nodes: make([]model.VM, len(found.Items)), Of: obj.Record.ID,
+		Edges: make([]model.VMPlacementEdge, len(found.Items)), Nodes: make([]model.VM, len(found.Items)), TotalCount: found.Total,
 	}
 	for i, v := range found.Items {
 		out.Nodes[i] = model.VM{Machine: v.VM}
@@ -71,15 +66,18 @@ func (r *instrumentationResolver) Hosts(ctx context.Context, obj *model.Instrume
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.rules.Hosts(ctx, caller(ctx), obj.Record.ID, p)
+	found, err := model.Ask(obj.List, obj.At, placesKey{byHost, p},
+		func(of []instrumentation.Instrumentation) ([]*instrumentation.Found[instrumentation.HostPlacement], error) {
+			return r.rules.HostsOf(ctx, caller(ctx), of, p)
+		})
 	if err != nil || found == nil {
 		return nil, err
 	}
 	out := &model.HostPlacementConnection{
-		Edges: make([]model.HostPlacementEdge, len(found.Items)), Nodes: make([]model.Host, len(found.Items)), Of: obj.Record.ID,
+		Edges: make([]model.HostPlacementEdge, len(found.Items)), Nodes: make([]model.Host, len(found.Items)), TotalCount: found.Total,
 	}
 	for i, h := range found.Items {
-		out.Nodes[i] = model.Host{Node: h.Host}
+		out.Nodes[i] = model.Host{Node: h.Host, Fleet: &instrumentation.FleetHost{Host: h.Host, Agent: h.Agent}}
 		out.Edges[i] = model.HostPlacementEdge{
 			Cursor: cursor(byHost, h.Host.UUID.String()), Node: out.Nodes[i], Vms: append([]uuid.UUID{}, h.VMs...),
 			Status: model.PlacementStatus(h.Status), Message: optional(h.Message), Since: h.Since,
@@ -90,44 +88,27 @@ func (r *instrumentationResolver) Hosts(ctx context.Context, obj *model.Instrume
 }
 
 // Agent reads what is known of the agents of all hosts of a list together, where the list did not come with that.
-func (r *hostResolver) Agent(ctx context.Context, objs []*model.Host) ([]*model.Agent, error) {
-	out := make([]*model.Agent, len(objs))
-	var unread []uuid.UUID
-	var places []int
-	for i, o := range objs {
-		if o.Fleet != nil {
-			out[i] = model.NewAgent(o.Fleet.Agent)
-			continue
+func (r *hostResolver) Agent(ctx context.Context, obj *model.Host) (*model.Agent, error) {
+	if obj.Fleet != nil {
+		return model.NewAgent(obj.Fleet.Agent), nil
+	}
+	found, err := model.Ask(obj.List, obj.At, "agent", func(of []inventory.Host) ([]*instrumentation.FleetHost, error) {
+		ids := make([]uuid.UUID, len(of))
+		for i, h := range of {
+			ids[i] = h.UUID
 		}
-		unread, places = append(unread, o.Node.UUID), append(places, i)
-	}
-	if len(unread) == 0 {
-		return out, nil
-	}
-	found, err := r.rules.Agents(ctx, caller(ctx), unread...)
-	if err != nil {
+		return r.rules.Hosts(ctx, caller(ctx), ids...)
+	})
+	if err != nil || found == nil {
 		return nil, err
 	}
-	for n, i := range places {
-		out[i] = model.NewAgent(found[n])
-	}
-	return out, nil
+	return model.NewAgent(found.Agent), nil
 }
 
-// The totals are counted only when they are asked for.
+// These totals are counted only when they are asked for.
 
 func (r *instrumentationListResolver) TotalCount(ctx context.Context, obj *model.InstrumentationConnection) (int, error) {
 	return r.rules.Count(ctx, caller(ctx), obj.Filter)
-}
-
-func (r *vmPlacementListResolver) TotalCount(ctx context.Context, obj *model.VMPlacementConnection) (int, error) {
-	_, vms, err := r.rules.CountPlaces(ctx, caller(ctx), obj.Of)
-	return vms, err
-}
-
-func (r *hostPlacementListResolver) TotalCount(ctx context.Context, obj *model.HostPlacementConnection) (int, error) {
-	hosts, _, err := r.rules.CountPlaces(ctx, caller(ctx), obj.Of)
-	return hosts, err
 }
 
 func (r *hostListResolver) TotalCount(ctx context.Context, obj *model.HostConnection) (int, error) {
@@ -172,9 +153,9 @@ func (r *previewResolver) Hosts(_ context.Context, obj *model.ScopePreview, firs
 	if err != nil {
 		return nil, err
 	}
-	nodes := make([]model.Host, len(items))
+	nodes, list := make([]model.Host, len(items)), &model.List[inventory.Host]{Items: items}
 	for i, h := range items {
-		nodes[i] = model.Host{Node: h}
+		nodes[i] = model.Host{Node: h, List: list, At: i}
 	}
 	out := hostPage(nodes, next, previous)
 	total := len(obj.Of.Hosts)

@@ -91,19 +91,34 @@ func (c *counts) Coverage(ctx context.Context, ids ...instrumentation.ID) ([]ins
 	return c.Store.Coverage(ctx, ids...)
 }
 
-func (c *counts) Agents(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.AgentInfo, error) {
-	c.add("Agents")
-	return c.Store.Agents(ctx, hosts...)
+func (c *counts) Problems(ctx context.Context, ids ...instrumentation.ID) ([][]instrumentation.Problem, error) {
+	c.add("Problems")
+	return c.Store.Problems(ctx, ids...)
 }
 
-func (c *counts) Host(ctx context.Context, host uuid.UUID) (*instrumentation.FleetHost, error) {
-	c.add("Host")
-	return c.Store.Host(ctx, host)
+func (c *counts) Hosts(ctx context.Context, p instrumentation.Page, ids ...instrumentation.ID) ([]instrumentation.Places[instrumentation.HostPlacement], error) {
+	c.add("Hosts")
+	return c.Store.Hosts(ctx, p, ids...)
 }
 
-func (c *counts) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
-	c.add("VM")
-	return c.Store.VM(ctx, vm)
+func (c *counts) VMs(ctx context.Context, p instrumentation.Page, ids ...instrumentation.ID) ([]instrumentation.Places[instrumentation.VMPlacement], error) {
+	c.add("VMs")
+	return c.Store.VMs(ctx, p, ids...)
+}
+
+func (c *counts) Machines(ctx context.Context, vms ...uuid.UUID) ([]*inventory.VM, error) {
+	c.add("Machines")
+	return c.Store.Machines(ctx, vms...)
+}
+
+func (c *counts) FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.FleetHost, error) {
+	c.add("FleetHosts")
+	return c.Store.FleetHosts(ctx, hosts...)
+}
+
+func (c *counts) Fleet(ctx context.Context, online *bool, p instrumentation.Page) ([]instrumentation.FleetHost, bool, error) {
+	c.add("Fleet")
+	return c.Store.Fleet(ctx, online, p)
 }
 
 // tokens are the callers by their bearer tokens.
@@ -166,13 +181,23 @@ func (b *buffer) String() string {
 
 func newAPI(t testing.TB, change ...func(*graph.Options)) *api {
 	t.Helper()
+	return newAPIWith(t, instrumentation.Policy{}, change...)
+}
+
+// newAPIWith is newAPI with a policy. No default target of it is used.
+func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*graph.Options)) *api {
+	t.Helper()
 	a := &api{
 		source: deliverytest.New(), record: &records{changes: make(chan []instrumentation.ID)}, log: &buffer{},
 		tokens: &tokens{of: map[string]identity.Caller{
 			"operator": it.Operator(), "alice": it.Tenant(alice), "bob": it.Tenant(bob), "cloudapi": it.Cloudapi(), "workflow": it.Workflow(),
 		}},
 	}
-	a.World = it.NewWorld(t, func(o *instrumentation.Options) { o.Store = a.count(o.Store) })
+	a.World = it.NewWorld(t, func(o *instrumentation.Options) {
+		o.Store = a.count(o.Store)
+		policy.DefaultTargets = o.Policy.DefaultTargets
+		o.Policy = policy
+	})
 	a.hub = delivery.New(a.source, delivery.Options{RetryFirst: time.Millisecond, RetryMost: 5 * time.Millisecond})
 	o := graph.Options{
 		Service: a.Service, Delivery: a.hub, Authenticator: a.tokens, Records: a.record,

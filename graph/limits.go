@@ -169,7 +169,6 @@ func complexityOf() generated.ComplexityRoot {
 	c.Host.Agent = func(child int) int { return 2 + child }
 	counted := func(child int) int { return 20 + child }
 	c.InstrumentationConnection.TotalCount, c.HostConnection.TotalCount = counted, counted
-	c.VmPlacementConnection.TotalCount, c.HostPlacementConnection.TotalCount = counted, counted
 	return c
 }
 

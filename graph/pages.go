@@ -75,11 +75,11 @@ func (p pages) page(ctx context.Context, op *graphql.OperationContext, field gra
 	l := list{rows: make([]row, len(found.Items)), next: found.Next, previous: found.Previous}
 	metrics := (&resolver{rules: p.rules}).view(ctx)
 	for i, rec := range found.Items {
-		one, err := metrics.instrumentation(ctx, rec)
+		m, err := metrics.metric(ctx, rec.Metric)
 		if err != nil {
 			return nil, false
 		}
-		l.rows[i] = row{Instrumentation: rec, metric: one.Metric.Of}
+		l.rows[i] = row{Instrumentation: rec, metric: m.Of}
 		if needs.coverage {
 			l.rows[i].coverage = coverage[i]
 		}

@@ -1,146 +1,47 @@
 package graph_test
 
 import (
-	"bufio"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/url"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"iapi/assignment"
-	"iapi/graph/agentdoc"
+	"iapi/delivery"
+	"iapi/delivery/deliverytest"
 )
 
-// A process of its own plays the agents, so that memory and CPU of this one are the server's alone.
+// What an agent's connection costs, in this process: the whole door over documents in memory. IAPI_AGENTS sets how many
+// there are; 10,000 need as many descriptors.
 
-const fleetVariable = "IAPI_TEST_FLEET" // address and number of agents: this process is the fleet
-
-func TestMain(m *testing.M) {
-	if v := os.Getenv(fleetVariable); v != "" {
-		address, n, _ := strings.Cut(v, " ")
-		count, err := strconv.Atoi(n)
-		if err == nil {
-			err = fleet(address, count)
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-func fleetHost(i int) uuid.UUID {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[8:], uint64(i+1)) // the last byte spreads them over the lanes
-	return uuid.UUID(b)
-}
-
-// fleet connects n agents and writes a line whenever all have one more event.
-func fleet(address string, n int) error {
-	var events atomic.Int64
-	var all sync.WaitGroup
-	failed := make(chan error, n)
-	gate := make(chan struct{}, 256)
-	for i := range n {
-		all.Go(func() {
-			gate <- struct{}{}
-			conn, err := agent(address, i)
-			<-gate
-			if err != nil {
-				failed <- err
-				return
-			}
-			buf := make([]byte, 4096)
-			for {
-				h, err := gws.ReadHeader(conn)
-				if err != nil {
-					return
-				}
-				for left := int(h.Length); left > 0; {
-					m, err := conn.Read(buf[:min(left, len(buf))])
-					if err != nil {
-						return
-					}
-					left -= m
-				}
-				if h.OpCode == gws.OpText && events.Add(1)%int64(n) == 0 {
-					fmt.Println(events.Load())
-				}
-			}
-		})
-	}
-	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // the test has ended
-	select {
-	case err := <-failed:
-		return err
-	case <-wait(&all):
-		return nil
-	}
-}
-
-func wait(g *sync.WaitGroup) <-chan struct{} {
-	done := make(chan struct{})
-	go func() { g.Wait(); close(done) }()
-	return done
-}
-
-func agent(address string, i int) (net.Conn, error) {
-	host := fleetHost(i)
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	request, err := json.Marshal(map[string]any{"id": "a", "type": "subscribe", "payload": map[string]any{
-		"query": agentdoc.Assignments, "variables": agentdoc.AssignmentsVariables{Host: host, Session: host}}})
-	if err != nil {
-		return nil, err
-	}
-	d := gws.Dialer{Protocols: []string{agentdoc.Subprotocol}, Header: gws.HandshakeHeaderHTTP{"Authorization": {"Bearer agent-" + host.String()}},
-		ReadBufferSize: 512, WriteBufferSize: 512}
-	if _, _, err = d.Upgrade(conn, &url.URL{Scheme: "ws", Host: address, Path: "/graphql"}); err != nil {
-		return nil, err
-	}
-	for _, message := range []string{`{"type":"connection_init"}`, string(request)} {
-		if err := gws.WriteFrame(conn, gws.MaskFrame(gws.NewTextFrame([]byte(message)))); err != nil {
-			return nil, err
-		}
-		if message[2] == 't' { // wait for connection_ack
-			if _, err := gws.ReadFrame(conn); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return conn, nil
-}
-
-func resident(t testing.TB) int {
+// figure reads a number of kibibytes from /proc.
+func figure(t testing.TB, name string) int {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		t.Skip("resident memory is read from /proc")
+		t.Skip("memory is read from /proc")
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, rest, _ := strings.Cut(string(status), name+":")
 	n, err := strconv.Atoi(strings.Fields(rest)[0])
 	require.NoError(t, err)
 	return n
+}
+
+func resident(t testing.TB) int { return figure(t, "VmRSS") }
+
+func settled(t testing.TB) int {
+	for range 3 {
+		runtime.GC()
+	}
+	debug.FreeOSMemory()
+	return resident(t)
 }
 
 func cpu(t testing.TB) time.Duration {
@@ -149,68 +50,125 @@ func cpu(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkPush connects agents over loopback and pushes a changed assignment to all of them. It prints what a connection
-// costs in memory and what a push costs in CPU, of this process. IAPI_AGENTS sets their number.
-func BenchmarkPush(b *testing.B) {
+// population is a door with a document for each of many hosts.
+type population struct {
+	*api
+	hosts  []uuid.UUID
+	bodies []assignment.Stored // two, that differ
+	round  int
+}
+
+func populate(b *testing.B, n int) *population {
+	p := &population{api: newAPI(b), hosts: make([]uuid.UUID, n)}
+	five := append(items(), append(items(), items()[0])...)
+	for i := range 2 {
+		five[0].Revision = i
+		body, hash := assignment.Encode(assignment.Document{Instrumentations: five})
+		p.bodies = append(p.bodies, assignment.Stored{Body: body, Version: assignment.Version{Epoch: deliverytest.FirstEpoch, Hash: hash}})
+	}
+	for i := range p.hosts {
+		p.hosts[i] = fleetHost(i)
+		p.agent(p.hosts[i])
+	}
+	p.next()
+	return p
+}
+
+// next gives every host a new document and returns the entries of the stream that tell so.
+func (p *population) next() []delivery.Change {
+	p.round++
+	doc := p.bodies[p.round%2]
+	doc.Version.Generation = int64(p.round)
+	changes := make([]delivery.Change, len(p.hosts))
+	for i, h := range p.hosts {
+		doc.Host = h
+		p.source.Set(doc)
+		changes[i] = delivery.Change{Host: h, Version: doc.Version}
+	}
+	return changes
+}
+
+func perAgents(b *testing.B, run func(b *testing.B, n int)) {
 	n := 2000
 	if v := os.Getenv("IAPI_AGENTS"); v != "" {
 		var err error
 		n, err = strconv.Atoi(v)
 		require.NoError(b, err)
 	}
-	a := newAPI(b)
-	hosts := make([]uuid.UUID, n)
-	bodies := make([]string, 2)
-	for i := range hosts {
-		hosts[i] = fleetHost(i)
-		a.agent(hosts[i])
-	}
-	five := append(items(), append(items(), items()[0])...)
-	for i := range bodies {
-		five[0].Revision = i
-		body, _ := assignment.Encode(assignment.Document{Instrumentations: five})
-		bodies[i] = string(body)
-	}
-	a.source.CommitAll(hosts, bodies[0])
-	settle := func() int {
-		for range 3 {
-			runtime.GC()
+	b.Run(fmt.Sprintf("agents=%d", n), func(b *testing.B) { run(b, n) })
+}
+
+// BenchmarkConnect connects all agents anew each time: handshake, authentication, first document.
+func BenchmarkConnect(b *testing.B) {
+	perAgents(b, func(b *testing.B, n int) {
+		p := populate(b, n)
+		var took, used time.Duration
+		peak := 0.0
+		for b.Loop() {
+			settled(b)
+			require.NoError(b, os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)) // begins VmHWM anew
+			begin, before := time.Now(), cpu(b)
+			f := startFleet(b, p.http.Listener.Addr(), n)
+			f.served()
+			took += time.Since(begin)
+			used += cpu(b) - before
+			highest := figure(b, "VmHWM")
+			time.Sleep(2 * time.Second) // long enough for garbage to be given back
+			peak = max(peak, float64(highest)/float64(resident(b)))
+			f.end()
+			require.Eventually(b, func() bool { return p.hub.Stats().Connected == 0 }, 10*time.Second, time.Millisecond)
 		}
-		debug.FreeOSMemory()
-		return resident(b)
-	}
-	before := settle()
+		all := float64(n * b.N)
+		b.ReportMetric(float64(used.Microseconds())/all, "cpu-µs/connect")
+		b.ReportMetric(all/took.Seconds(), "connects/s")
+		b.ReportMetric(peak, "peak/steady")
+	})
+}
 
-	self, err := os.Executable()
-	require.NoError(b, err)
-	c := exec.CommandContext(b.Context(), self)
-	c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", fleetVariable, a.http.Listener.Addr(), n))
-	c.Stderr = os.Stderr
-	in, err := c.StdinPipe()
-	require.NoError(b, err)
-	out, err := c.StdoutPipe()
-	require.NoError(b, err)
-	begin, used := time.Now(), cpu(b)
-	require.NoError(b, c.Start())
-	lines := bufio.NewScanner(out)
-	require.True(b, lines.Scan(), "the fleet did not connect")
-	connected := time.Since(begin)
-	connecting := cpu(b) - used
-	steady := settle()
+// BenchmarkIdle measures what agents cost that are connected and say nothing.
+func BenchmarkIdle(b *testing.B) {
+	perAgents(b, func(b *testing.B, n int) {
+		p := populate(b, n)
+		before, goroutines := settled(b), runtime.NumGoroutine()
+		f := startFleet(b, p.http.Listener.Addr(), n)
+		f.served()
+		after := settled(b)
+		goroutines = runtime.NumGoroutine() - goroutines
+		used, begin := cpu(b), time.Now()
+		for b.Loop() {
+			time.Sleep(3 * time.Second)
+		}
+		b.ReportMetric(float64(after-before)/float64(n), "KiB/connection")
+		b.ReportMetric(float64(goroutines)/float64(n), "goroutines/connection")
+		b.ReportMetric(float64((cpu(b)-used).Microseconds())/1000/time.Since(begin).Seconds(), "cpu-ms/s")
+		f.end()
+	})
+}
 
-	used = cpu(b)
-	rounds := 0
-	for b.Loop() {
-		rounds++
-		a.source.CommitAll(hosts, bodies[rounds%2])
-		require.True(b, lines.Scan(), "a push did not reach all")
-	}
-	b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(n*rounds), "cpu-µs/push")
-	b.ReportMetric(float64(len(bodies[0])), "B/push")
-	b.ReportMetric(float64(connecting.Microseconds())/float64(n), "cpu-µs/connect")
-	b.ReportMetric(float64(n)/connected.Seconds(), "connects/s")
-	b.ReportMetric(float64(steady-before)/float64(n), "KiB/connection")
-	b.ReportMetric(float64(settle()-before)/float64(n), "KiB/connection-after")
-	require.NoError(b, in.Close())
-	_ = c.Wait()
+// BenchmarkPush pushes a changed assignment to all agents.
+func BenchmarkPush(b *testing.B) {
+	perAgents(b, func(b *testing.B, n int) {
+		p := populate(b, n)
+		before := settled(b)
+		f := startFleet(b, p.http.Listener.Addr(), n)
+		f.served()
+		var took, worst, used time.Duration
+		for b.Loop() {
+			changes := p.next()
+			begin, was := time.Now(), cpu(b)
+			p.source.Publish(changes...)
+			f.served()
+			last := time.Since(begin)
+			used += cpu(b) - was
+			took += last
+			worst = max(worst, last)
+		}
+		all := float64(n * b.N)
+		b.ReportMetric(float64(used.Microseconds())/all, "cpu-µs/push")
+		b.ReportMetric(float64(took.Microseconds())/1000/float64(b.N), "ms-to-last")
+		b.ReportMetric(float64(worst.Microseconds())/1000, "ms-to-last-worst")
+		b.ReportMetric(float64(len(p.bodies[0].Body)), "B/push")
+		b.ReportMetric(float64(settled(b)-before)/float64(n), "KiB/connection-after")
+		f.end()
+	})
 }

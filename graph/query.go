@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -106,9 +107,16 @@ func (q *queryResolver) Limits(ctx context.Context, owner *uuid.UUID) (*model.Li
 	if err != nil {
 		return nil, err
 	}
+	p := l.Policy
 	return &model.Limits{
 		Instrumentations: l.Instrumentations, InstrumentationsUsed: l.InstrumentationsUsed,
 		TracingInstrumentations: l.TracingInstrumentations, TracingInstrumentationsUsed: l.TracingInstrumentationsUsed,
+		NameBytes: p.NameBytes, Tags: p.Tags, TagKeyBytes: p.TagKeyBytes, TagValueBytes: p.TagValueBytes, Targets: p.Targets,
+		ScopeDepth: p.ScopeDepth, ScopeTerms: p.ScopeLeaves, ScopeUuids: p.ScopeUUIDs, ScopeValues: p.ScopeValues,
+		ScopeTextBytes: p.ScopeTextBytes, PredicateDepth: p.PredicateDepth, PredicateComparisons: p.PredicateLeaves,
+		DiscreteDecompositions: p.DiscreteDecompositions, GranularitySeconds: p.GranularitySeconds,
+		DefaultTracingTTLSeconds: int(p.TracingTTL / time.Second), MaxTracingTTLSeconds: int(p.MaxTracingTTL / time.Second),
+		MaxTTLSeconds: int(p.MaxTTL / time.Second), JoinTokenTTLSeconds: int(p.JoinTokenTTL / time.Second),
 	}, nil
 }
 
@@ -131,11 +139,11 @@ func (q *queryResolver) Hosts(ctx context.Context, first *int, after *string, on
 }
 
 func (q *queryResolver) Host(ctx context.Context, id uuid.UUID) (*model.Host, error) {
-	found, err := q.rules.Host(ctx, caller(ctx), id)
-	if err != nil || found == nil {
+	found, err := q.rules.Hosts(ctx, caller(ctx), id)
+	if err != nil || found[0] == nil {
 		return nil, err
 	}
-	return &model.Host{Node: found.Host, Fleet: found}, nil
+	return &model.Host{Node: found[0].Host, Fleet: found[0]}, nil
 }
 
 func (q *queryResolver) Guards(ctx context.Context) ([]model.Guard, error) {
@@ -252,32 +260,41 @@ func loadMetrics(ctx context.Context, q *queryResolver, keys [][]byte, at []int,
 }
 
 func loadVMs(ctx context.Context, q *queryResolver, keys [][]byte, at []int, out []model.Node) error {
-	for _, i := range at {
-		found, err := q.rules.VM(ctx, caller(ctx), uuid.UUID(keys[i]))
-		if err != nil {
-			return err
-		}
-		if found != nil {
-			out[i] = model.VM{Machine: *found}
+	found, err := q.rules.Machines(ctx, caller(ctx), uuids(keys, at)...)
+	if err != nil {
+		return err
+	}
+	for n, i := range at {
+		if found[n] != nil {
+			out[i] = model.VM{Machine: *found[n]}
 		}
 	}
 	return nil
 }
 
 func loadHosts(ctx context.Context, q *queryResolver, keys [][]byte, at []int, out []model.Node) error {
-	for _, i := range at {
-		found, err := q.rules.Host(ctx, caller(ctx), uuid.UUID(keys[i]))
-		if errors.Is(err, instrumentation.ErrForbidden) {
-			return nil // hosts do not exist for others than operators
-		}
-		if err != nil {
-			return err
-		}
-		if found != nil {
-			out[i] = model.Host{Node: found.Host, Fleet: found}
+	found, err := q.rules.Hosts(ctx, caller(ctx), uuids(keys, at)...)
+	if errors.Is(err, instrumentation.ErrForbidden) {
+		return nil // hosts do not exist for others than operators
+	}
+	if err != nil {
+		return err
+	}
+	for n, i := range at {
+		if found[n] != nil {
+			out[i] = model.Host{Node: found[n].Host, Fleet: found[n]}
 		}
 	}
 	return nil
+}
+
+// uuids returns the keys at some places.
+func uuids(keys [][]byte, at []int) []uuid.UUID {
+	out := make([]uuid.UUID, len(at))
+	for n, i := range at {
+		out[n] = uuid.UUID(keys[i])
+	}
+	return out
 }
 
 // value is what a pointer points at, zero for nil.

@@ -30,8 +30,6 @@ type (
 	subscriptionResolver        resolver
 	instrumentationResolver     resolver
 	instrumentationListResolver resolver
-	vmPlacementListResolver     resolver
-	hostPlacementListResolver   resolver
 	hostListResolver            resolver
 	previewResolver             resolver
 	hostResolver                resolver
@@ -52,14 +50,6 @@ func (r *resolver) InstrumentationConnection() generated.InstrumentationConnecti
 	return (*instrumentationListResolver)(r)
 }
 
-func (r *resolver) VmPlacementConnection() generated.VmPlacementConnectionResolver { //nolint:revive // the schema's name
-	return (*vmPlacementListResolver)(r)
-}
-
-func (r *resolver) HostPlacementConnection() generated.HostPlacementConnectionResolver {
-	return (*hostPlacementListResolver)(r)
-}
-
 func (r *resolver) Host() generated.HostResolver { return (*hostResolver)(r) }
 
 func (r *resolver) HostConnection() generated.HostConnectionResolver { return (*hostListResolver)(r) }
@@ -76,30 +66,45 @@ func caller(ctx context.Context) identity.Caller {
 	return c
 }
 
-// view prepares records for answers. Each metric is looked up once.
+// view prepares records for answers: those that were read together are a list. Each metric is looked up once.
 type view struct {
 	rules   *instrumentation.Service
 	caller  identity.Caller
 	metrics map[string]*model.Metric
+	list    *model.List[instrumentation.Instrumentation]
 }
 
 func (r *resolver) view(ctx context.Context) *view {
-	return &view{rules: r.rules, caller: caller(ctx), metrics: make(map[string]*model.Metric)}
+	return &view{
+		rules: r.rules, caller: caller(ctx), metrics: make(map[string]*model.Metric),
+		list: &model.List[instrumentation.Instrumentation]{},
+	}
+}
+
+// metric is what the catalogue says of a metric, its name alone where it does not know it any more.
+func (v *view) metric(ctx context.Context, name string) (*model.Metric, error) {
+	if m, ok := v.metrics[name]; ok {
+		return m, nil
+	}
+	found, err := v.rules.MetricOf(ctx, v.caller, name)
+	if err != nil {
+		return nil, err
+	}
+	m := model.UnknownMetric(name)
+	if found != nil {
+		m = &model.Metric{Of: found}
+	}
+	v.metrics[name] = m
+	return m, nil
 }
 
 func (v *view) instrumentation(ctx context.Context, rec instrumentation.Instrumentation) (model.Instrumentation, error) {
-	m, ok := v.metrics[rec.Metric]
-	if !ok {
-		found, err := v.rules.MetricOf(ctx, v.caller, rec.Metric)
-		if err != nil {
-			return model.Instrumentation{}, err
-		}
-		if m = model.UnknownMetric(rec.Metric); found != nil {
-			m = &model.Metric{Of: found}
-		}
-		v.metrics[rec.Metric] = m
+	m, err := v.metric(ctx, rec.Metric)
+	if err != nil {
+		return model.Instrumentation{}, err
 	}
-	return model.Instrumentation{Record: rec, Metric: m}, nil
+	v.list.Items = append(v.list.Items, rec)
+	return model.Instrumentation{Record: rec, Metric: m, List: v.list, At: len(v.list.Items) - 1}, nil
 }
 
 // one is instrumentation for a record that may be nil.

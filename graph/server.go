@@ -106,7 +106,7 @@ func New(o Options) (*Server, error) {
 
 	sockets := o.Websocket
 	sockets.Executor, sockets.Authenticator, sockets.Feed, sockets.Present = s.exec, o.Authenticator, s.feed, s.present.present
-	sockets.Origins, sockets.Logger, sockets.Clock = o.Origins, o.Logger, o.Clock
+	sockets.Report, sockets.Origins, sockets.Logger, sockets.Clock = s.feed.report, o.Origins, o.Logger, o.Clock
 	s.sockets = ws.New(sockets)
 
 	var err error

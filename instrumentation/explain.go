@@ -28,6 +28,7 @@ const (
 	CauseNoAgent         = "NO_AGENT"         // no agent of the host has ever reported
 	CauseOffline         = "OFFLINE"          // the host's agent cannot be reached
 	CauseNotAcknowledged = "NOT_ACKNOWLEDGED" // the agent has not confirmed it yet
+	CauseTargetDown      = "TARGET_DOWN"      // the host's agent cannot send the data to a target
 	CauseNotInDocument   = "NOT_IN_DOCUMENT"  // it matches, and the host's document does not have it yet
 	CauseRemoving        = "REMOVING"         // it should not run there, and the removal is not confirmed yet
 )
@@ -100,10 +101,11 @@ func (e *explainer) explain(ctx context.Context, host, vm uuid.UUID) error {
 // look reads what is known of the place. What a tenant has lost or never had is unknown to it.
 func (e *explainer) look(ctx context.Context, host, vm uuid.UUID) (err error) {
 	if vm != uuid.Nil {
-		if e.vm, err = e.store.VM(ctx, vm); err != nil {
+		found, err := e.store.Machines(ctx, vm)
+		if err != nil {
 			return err
 		}
-		if e.vm == nil || !isOperator(e.caller) && e.vm.Owner != e.rec.Owner {
+		if e.vm = found[0]; e.vm == nil || !isOperator(e.caller) && e.vm.Owner != e.rec.Owner {
 			return nil
 		}
 		host = e.vm.Host
@@ -112,9 +114,11 @@ func (e *explainer) look(ctx context.Context, host, vm uuid.UUID) (err error) {
 	if host == uuid.Nil {
 		return nil
 	}
-	if e.host, err = e.store.Host(ctx, host); err != nil {
+	hosts, err := e.store.FleetHosts(ctx, host)
+	if err != nil {
 		return err
 	}
+	e.host = hosts[0]
 	e.placement, err = e.store.HostPlacement(ctx, e.rec.ID, host)
 	return err
 }
@@ -200,5 +204,27 @@ func (e *explainer) fares() {
 	if status == StatusPending {
 		code = CauseNotAcknowledged
 	}
+	// What is measured and cannot be sent is of no use to anybody; what is not even measured has a deeper cause.
+	measured := status == StatusRunning || status == StatusPending
+	if measured {
+		e.targets()
+	}
 	e.because(code, "%s", showMessage(e.caller, status, message))
+	if !measured {
+		e.targets()
+	}
+}
+
+// targets tells to which targets the agent cannot send.
+func (e *explainer) targets() {
+	for _, t := range e.placement.Targets {
+		if t.Connected || t.LastError == "" {
+			continue // or it has not been tried yet
+		}
+		if !isOperator(e.caller) {
+			e.because(CauseTargetDown, "The data cannot be sent to target %d at present.", t.Target)
+			continue
+		}
+		e.because(CauseTargetDown, "The data cannot be sent to target %d, and %d points are lost: %s", t.Target, t.Dropped, t.LastError)
+	}
 }

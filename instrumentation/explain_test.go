@@ -86,6 +86,14 @@ func TestExplainNamesTheDecidingCauseFirst(t *testing.T) {
 		{name: "over budget", after: func(w *it.World, rec in.Instrumentation) {
 			w.Store.PutPlacement(rec.ID, in.HostPlacement{Host: inventory.Host{UUID: hostA}, VMs: []uuid.UUID{vmA}, Status: in.StatusOverBudget})
 		}, placed: true, want: []string{"OVER_BUDGET"}},
+		{name: "a target is down", after: func(w *it.World, rec in.Instrumentation) {
+			w.Store.PutPlacement(rec.ID, in.HostPlacement{Host: inventory.Host{UUID: hostA}, VMs: []uuid.UUID{vmA}, Status: in.StatusRunning,
+				Targets: []in.TargetStatus{{Target: 0, Connected: true}, {Target: 1, Dropped: 7, LastError: "dial from cn-7: refused"}, {Target: 2}}})
+		}, placed: true, want: []string{"TARGET_DOWN", "RUNNING"}, says: "The data cannot be sent to target 1, and 7 points are lost: dial from cn-7: refused"},
+		{name: "denied, and a target is down", after: func(w *it.World, rec in.Instrumentation) {
+			w.Store.PutPlacement(rec.ID, in.HostPlacement{Host: inventory.Host{UUID: hostA}, VMs: []uuid.UUID{vmA}, Status: in.StatusDenied,
+				Targets: []in.TargetStatus{{LastError: "dial from cn-7: refused"}}})
+		}, placed: true, want: []string{"DENIED", "TARGET_DOWN"}},
 		{name: "retagged, and still in place", after: func(w *it.World, _ in.Instrumentation) {
 			retagged := vm
 			retagged.Tags = nil
@@ -170,7 +178,7 @@ func TestProblemsAreForTheCallerToRead(t *testing.T) {
 	w := it.NewWorld(t)
 	hosts, vms := w.Fleet(2, alice)
 	rec := create(t, w, it.Tenant(alice), counter())
-	found, err := w.Problems(t.Context(), it.Tenant(alice), rec.ID)
+	found, err := of(t.Context(), w, it.Tenant(alice), rec.ID, w.ProblemsOf)
 	require.NoError(t, err)
 	require.Empty(t, found, "nothing is known before it is evaluated")
 	w.Store.Settle()
@@ -180,14 +188,14 @@ func TestProblemsAreForTheCallerToRead(t *testing.T) {
 	for i, text := range []string{"bpftrace: /proc of " + hosts[0].Name, "bpftrace: other text"} {
 		w.Store.PutPlacement(rec.ID, in.HostPlacement{Host: hosts[i], VMs: []uuid.UUID{vms[i][0].UUID}, Status: in.StatusFailed, Message: text})
 	}
-	found, err = w.Problems(t.Context(), it.Operator(), rec.ID)
+	found, err = of(t.Context(), w, it.Operator(), rec.ID, w.ProblemsOf)
 	require.NoError(t, err)
 	require.Len(t, found, 2)
-	found, err = w.Problems(t.Context(), it.Tenant(alice), rec.ID)
+	found, err = of(t.Context(), w, it.Tenant(alice), rec.ID, w.ProblemsOf)
 	require.NoError(t, err)
 	require.Equal(t, []in.Problem{{Status: in.StatusFailed, Message: "Measuring failed.", Sources: 2, ExampleVM: vms[0][0].UUID}}, found)
 
-	places, err := w.VMs(t.Context(), it.Tenant(alice), rec.ID, in.Page{})
+	places, err := vmsOf(t.Context(), w, it.Tenant(alice), rec.ID, in.Page{})
 	require.NoError(t, err)
 	require.Len(t, places.Items, 1, "a machine that has been sold is not shown")
 	require.Equal(t, "Measuring failed.", places.Items[0].Message)
@@ -197,7 +205,7 @@ func TestProblemsAreForTheCallerToRead(t *testing.T) {
 	stored, _ := w.Store.Stored(nothing.ID)
 	stored.StaleFrom = w.Clock.Now().Add(-time.Hour)
 	w.Store.Put(stored)
-	found, err = w.Problems(t.Context(), it.Tenant(alice), nothing.ID)
+	found, err = of(t.Context(), w, it.Tenant(alice), nothing.ID, w.ProblemsOf)
 	require.NoError(t, err)
 	require.Len(t, found, 2)
 	require.Contains(t, found[0].Message, "since 2026-03-01T11:00:00Z")

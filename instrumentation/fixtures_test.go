@@ -1,6 +1,7 @@
 package instrumentation_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -68,3 +69,35 @@ func last(w *it.World) in.Audit {
 }
 
 var errBroken = errors.New("dial redis-7.internal:6379: connection refused")
+
+// of reads an instrumentation for a caller and asks what is told of it, as the API does.
+func of[T any](
+	ctx context.Context, w *it.World, c identity.Caller, id in.ID,
+	ask func(context.Context, identity.Caller, []in.Instrumentation) ([]T, error),
+) (T, error) {
+	var none T
+	found, err := w.Get(ctx, c, id)
+	if err != nil {
+		return none, err
+	}
+	if found[0] == nil {
+		return none, in.ErrNotFound
+	}
+	out, err := ask(ctx, c, []in.Instrumentation{*found[0]})
+	if err != nil {
+		return none, err
+	}
+	return out[0], nil
+}
+
+func vmsOf(ctx context.Context, w *it.World, c identity.Caller, id in.ID, p in.Page) (in.Found[in.VMPlacement], error) {
+	return of(ctx, w, c, id, func(ctx context.Context, c identity.Caller, of []in.Instrumentation) ([]in.Found[in.VMPlacement], error) {
+		return w.VMsOf(ctx, c, of, p)
+	})
+}
+
+func hostsOf(ctx context.Context, w *it.World, c identity.Caller, id in.ID, p in.Page) (*in.Found[in.HostPlacement], error) {
+	return of(ctx, w, c, id, func(ctx context.Context, c identity.Caller, of []in.Instrumentation) ([]*in.Found[in.HostPlacement], error) {
+		return w.HostsOf(ctx, c, of, p)
+	})
+}

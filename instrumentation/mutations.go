@@ -51,11 +51,14 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 		}
 		made, err = s.commit(ctx, change)
 	}
+	var quota *QuotaError
 	switch {
 	case errors.Is(err, ErrIdempotency):
 		err = mistake(CodeIdempotencyConflict, "idempotencyKey", "the key was used for something else within the last 24 hours")
-	case errors.Is(err, ErrQuota):
-		err = s.quotaMistake(ctx, rec, all, tracing)
+	case errors.As(err, &quota):
+		err = quotaMistake(rec, quota.Has, all, tracing)
+	case errors.Is(err, ErrNotFound):
+		err = mistake(CodeNotFound, "idempotencyKey", "what was made with the key has been deleted since; use another key to make it again")
 	case err != nil:
 		return nil, fmt.Errorf("create an instrumentation: %w", err)
 	}
@@ -105,12 +108,11 @@ func inputDigest(origin string, owner uuid.UUID, in CreateInput) string {
 }
 
 // quotaMistake says which quota a record would exceed.
-func (s *Service) quotaMistake(ctx context.Context, rec Instrumentation, all, tracing int) error {
-	used, err := s.store.Usage(ctx, rec.Owner)
-	if err == nil && rec.Tracing && used.Live < all {
-		return mistake(CodeLimitExceeded, "metric", "there are %d tracing instrumentations, and %d are allowed", used.Tracing, tracing)
+func quotaMistake(rec Instrumentation, has Usage, all, tracing int) error {
+	if rec.Tracing && has.Live < all {
+		return mistake(CodeLimitExceeded, "metric", "there are %d tracing instrumentations, and %d are allowed", has.Tracing, tracing)
 	}
-	return mistake(CodeLimitExceeded, "metric", "there are as many instrumentations as are allowed (%d, of which %d tracing)", all, tracing)
+	return mistake(CodeLimitExceeded, "metric", "there are %d instrumentations, and %d are allowed", has.Live, all)
 }
 
 // Clone makes a new instrumentation from another, which may have expired.

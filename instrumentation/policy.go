@@ -33,6 +33,7 @@ type Policy struct {
 	GranularitySeconds int           // the coarsest
 	TracingTTL         time.Duration // of tracing instrumentations that ask for none
 	MaxTracingTTL      time.Duration // where the metric's definition does not set a shorter one
+	MaxTTL             time.Duration // of any; what shall live longer names none
 	JoinTokenTTL       time.Duration // the longest life of a join token
 
 	// DefaultTargets are used where an instrumentation names none.
@@ -50,40 +51,72 @@ func DefaultPolicy() Policy {
 		ScopeDepth: 8, ScopeLeaves: 64, ScopeUUIDs: 4096, ScopeValues: 256, ScopeTextBytes: 512,
 		PredicateDepth: measure.MaxPredicateDepth, PredicateLeaves: measure.MaxPredicateLeaves,
 		DiscreteDecompositions: 4,
-		GranularitySeconds:     3600, TracingTTL: time.Hour, MaxTracingTTL: 24 * time.Hour, JoinTokenTTL: 24 * time.Hour,
+		GranularitySeconds:     3600, TracingTTL: time.Hour, MaxTracingTTL: 24 * time.Hour, MaxTTL: 10 * 365 * 24 * time.Hour,
+		JoinTokenTTL: 24 * time.Hour,
+	}
+}
+
+// limit is one number of a policy, by the name that a message gives it.
+type limit[T int | time.Duration] struct {
+	name string
+	is   *T
+}
+
+func (p *Policy) counts() []limit[int] {
+	return []limit[int]{
+		{"instrumentations", &p.Instrumentations}, {"tracing instrumentations", &p.TracingInstrumentations},
+		{"the operators' instrumentations", &p.OperatorInstrumentations}, {"the operators' tracing instrumentations", &p.OperatorTracing},
+		{"bytes of a name", &p.NameBytes}, {"tags", &p.Tags}, {"bytes of a tag's key", &p.TagKeyBytes},
+		{"bytes of a tag's value", &p.TagValueBytes}, {"targets", &p.Targets}, {"levels of a scope", &p.ScopeDepth},
+		{"terms of a scope", &p.ScopeLeaves}, {"uuids in a scope", &p.ScopeUUIDs}, {"values in a scope's list", &p.ScopeValues},
+		{"bytes of a scope's texts", &p.ScopeTextBytes}, {"levels of a predicate", &p.PredicateDepth},
+		{"comparisons of a predicate", &p.PredicateLeaves}, {"discrete decompositions", &p.DiscreteDecompositions},
+		{"seconds of granularity", &p.GranularitySeconds},
+	}
+}
+
+func (p *Policy) times() []limit[time.Duration] {
+	return []limit[time.Duration]{
+		{"the default time to live of what traces", &p.TracingTTL}, {"the longest time to live of what traces", &p.MaxTracingTTL},
+		{"the longest time to live", &p.MaxTTL}, {"the longest life of a join token", &p.JoinTokenTTL},
 	}
 }
 
 func (p Policy) withDefaults() Policy {
 	d := DefaultPolicy()
-	for _, m := range []struct{ is, def *int }{
-		{&p.Instrumentations, &d.Instrumentations}, {&p.TracingInstrumentations, &d.TracingInstrumentations},
-		{&p.OperatorInstrumentations, &d.OperatorInstrumentations}, {&p.OperatorTracing, &d.OperatorTracing},
-		{&p.NameBytes, &d.NameBytes}, {&p.Tags, &d.Tags}, {&p.TagKeyBytes, &d.TagKeyBytes},
-		{&p.TagValueBytes, &d.TagValueBytes}, {&p.Targets, &d.Targets}, {&p.ScopeDepth, &d.ScopeDepth},
-		{&p.ScopeLeaves, &d.ScopeLeaves}, {&p.ScopeUUIDs, &d.ScopeUUIDs}, {&p.ScopeValues, &d.ScopeValues},
-		{&p.ScopeTextBytes, &d.ScopeTextBytes}, {&p.PredicateDepth, &d.PredicateDepth},
-		{&p.PredicateLeaves, &d.PredicateLeaves}, {&p.DiscreteDecompositions, &d.DiscreteDecompositions},
-		{&p.GranularitySeconds, &d.GranularitySeconds},
-	} {
-		if *m.is == 0 {
-			*m.is = *m.def
-		}
-	}
-	for _, m := range []struct{ is, def *time.Duration }{
-		{&p.TracingTTL, &d.TracingTTL}, {&p.MaxTracingTTL, &d.MaxTracingTTL}, {&p.JoinTokenTTL, &d.JoinTokenTTL},
-	} {
-		if *m.is == 0 {
-			*m.is = *m.def
-		}
-	}
+	fill(p.counts(), d.counts())
+	fill(p.times(), d.times())
 	return p
+}
+
+// fill puts the defaults where nothing is set.
+func fill[T int | time.Duration](to, defaults []limit[T]) {
+	for i, l := range to {
+		if *l.is == 0 {
+			*l.is = *defaults[i].is
+		}
+	}
 }
 
 // validate refuses a configuration that would refuse everything, or whose defaults break its own rules.
 func (p Policy) validate() error {
-	if p.TracingTTL < time.Second || p.MaxTracingTTL < p.TracingTTL {
-		return fmt.Errorf("policy: the default time to live %v must be between 1s and the longest, %v", p.TracingTTL, p.MaxTracingTTL)
+	for _, l := range p.counts() {
+		if *l.is < 1 {
+			return fmt.Errorf("policy: %s: %d is not a positive number", l.name, *l.is)
+		}
+	}
+	for _, l := range p.times() {
+		if *l.is < time.Second {
+			return fmt.Errorf("policy: %s: %v is less than 1s", l.name, *l.is)
+		}
+	}
+	switch {
+	case p.MaxTracingTTL < p.TracingTTL:
+		return fmt.Errorf("policy: the default time to live of what traces, %v, is more than the longest, %v", p.TracingTTL, p.MaxTracingTTL)
+	case p.PredicateDepth > measure.MaxPredicateDepth:
+		return fmt.Errorf("policy: agents take %d levels of a predicate at most, not %d", measure.MaxPredicateDepth, p.PredicateDepth)
+	case p.PredicateLeaves > measure.MaxPredicateLeaves:
+		return fmt.Errorf("policy: agents take %d comparisons of a predicate at most, not %d", measure.MaxPredicateLeaves, p.PredicateLeaves)
 	}
 	if len(p.DefaultTargets) > p.Targets {
 		return fmt.Errorf("policy: %d default targets are more than the %d allowed", len(p.DefaultTargets), p.Targets)

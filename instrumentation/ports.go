@@ -3,6 +3,7 @@ package instrumentation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +23,17 @@ var (
 	ErrNotDurable = errors.New("no replica has confirmed the change")
 )
 
+// QuotaError is ErrQuota, and tells what the owner has.
+type QuotaError struct{ Has Usage }
+
+// Error tells both numbers.
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("%v: it has %d, %d of them tracing", ErrQuota, e.Has.Live, e.Has.Tracing)
+}
+
+// Is makes errors.Is find ErrQuota.
+func (e *QuotaError) Is(target error) bool { return target == ErrQuota }
+
 // Change is one mutation of one record, committed by one script: the record, its search indexes, the idempotency key,
 // the quota, the audit entry, the change log and the mark that it waits to be evaluated.
 type Change struct {
@@ -29,7 +41,7 @@ type Change struct {
 	Expect         int             // the revision that must stand now; 0: the record must not exist
 	IdempotencyKey string          // "": none. Remembered for 24 hours for (Audit.Caller, Record.Owner)
 	InputDigest    string          // of the input that the key stands for
-	MaxLive        int             // refuse with ErrQuota if the owner would have more that are not deleted; 0: unlimited
+	MaxLive        int             // refuse with a QuotaError if the owner would have more that are not deleted; 0: unlimited
 	MaxTracing     int             // the same for tracing ones
 	Audit          Audit
 }
@@ -68,14 +80,31 @@ type Page struct {
 // Usage is what an owner has now.
 type Usage struct{ Live, Tracing int }
 
+// Places is a page of the places of one instrumentation, by uuid.
+type Places[T any] struct {
+	Items []T
+	Next  bool // there are more behind it
+	Total int  // in all pages
+}
+
 // HostPlacement is one host of an instrumentation, and how its sources there fare.
 type HostPlacement struct {
 	Host     inventory.Host
+	Agent    *AgentInfo  // nil: none has ever reported
 	VMs      []uuid.UUID // empty: the whole host
 	Status   Status
 	Message  string // the agent's text; for operators
 	Since    time.Time
 	Failures map[uuid.UUID]SourceFailure // zones that fare otherwise than Status says
+	Targets  []TargetStatus              // as the agent reports them; Store.HostPlacement alone reads them
+}
+
+// TargetStatus is how sending to one target fares on one host.
+type TargetStatus struct {
+	Target    int // its place in the instrumentation's list
+	Connected bool
+	Dropped   int64  // points that were lost
+	LastError string // the agent's text; for operators
 }
 
 // SourceFailure is why one zone is not measured.
@@ -118,7 +147,7 @@ type Guard struct {
 // Store keeps records and knows how they fare. Errors are those above, wrapped; anything else is a fault.
 type Store interface {
 	// Commit makes a change and returns the record that stands afterwards. When the idempotency key was used before for
-	// the same input, nothing changes and the first record is returned.
+	// the same input, nothing changes and the first record is returned, or ErrNotFound if that is gone.
 	Commit(ctx context.Context, c Change) (Instrumentation, error)
 	// Get returns one record for each id, nil for those that do not exist.
 	Get(ctx context.Context, ids ...ID) ([]*Instrumentation, error)
@@ -128,22 +157,22 @@ type Store interface {
 	Usage(ctx context.Context, owner uuid.UUID) (Usage, error)
 	// Coverage returns one for each id, in one round trip for each shard.
 	Coverage(ctx context.Context, ids ...ID) ([]Coverage, error)
-	// Problems counts the sources that do not run, by status and text; at most 20 kinds.
-	Problems(ctx context.Context, id ID) ([]Problem, error)
-	// Hosts and VMs page through the places of an instrumentation by uuid.
-	Hosts(ctx context.Context, id ID, p Page) (found []HostPlacement, next bool, err error)
-	VMs(ctx context.Context, id ID, p Page) (found []VMPlacement, next bool, err error)
-	CountPlaces(ctx context.Context, id ID) (hosts, vms int, err error)
+	// What follows takes a number of round trips that does not grow with the number of ids.
+
+	// Problems counts the sources that do not run, by status and text; at most 20 kinds for each id.
+	Problems(ctx context.Context, ids ...ID) ([][]Problem, error)
+	// Hosts and VMs return the same page, First and After, of the places of each id. The total of VMs counts sources.
+	Hosts(ctx context.Context, p Page, ids ...ID) ([]Places[HostPlacement], error)
+	VMs(ctx context.Context, p Page, ids ...ID) ([]Places[VMPlacement], error)
+
 	// HostPlacement returns one host of an instrumentation, nil where it is not placed there.
 	HostPlacement(ctx context.Context, id ID, host uuid.UUID) (*HostPlacement, error)
 
-	// VM and Host return what is known, nil where nothing is.
-	VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error)
+	// Machines and FleetHosts return what is known of each, nil where nothing is.
+	Machines(ctx context.Context, vms ...uuid.UUID) ([]*inventory.VM, error)
+	FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*FleetHost, error)
 	Fleet(ctx context.Context, online *bool, p Page) (found []FleetHost, next bool, err error)
 	FleetSize(ctx context.Context, online *bool) (int, error)
-	Host(ctx context.Context, host uuid.UUID) (*FleetHost, error)
-	// Agents returns one for each host, in one round trip for each shard, nil where none has ever reported.
-	Agents(ctx context.Context, hosts ...uuid.UUID) ([]*AgentInfo, error)
 
 	Guards(ctx context.Context) ([]Guard, error)
 	// ConfirmGuard returns ErrNotFound for a guard that does not wait any more.

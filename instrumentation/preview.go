@@ -54,9 +54,11 @@ func (s *Service) Preview(ctx context.Context, c identity.Caller, in PreviewInpu
 	}
 	zones := in.Scope.Zones(owner)
 	out := &Previewed{Preview: p, Zones: zones, Token: s.previewToken(c, owner, in.Scope, in.Metric, places(zones, p))}
-	if out.Problems, err = s.showProblems(ctx, c, owner, p.Problems); err != nil {
+	problems, err := s.showProblems(ctx, c, []uuid.UUID{owner}, [][]Problem{p.Problems})
+	if err != nil {
 		return nil, err
 	}
+	out.Problems = problems[0]
 	if !isOperator(c) {
 		out.Hosts = nil
 		out.VMs = make([]inventory.VM, len(p.VMs))

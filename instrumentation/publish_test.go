@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -179,17 +180,13 @@ func TestWhatCannotBePublishedSaysWhere(t *testing.T) {
 
 func TestNothingBeginsToTraceByAPublication(t *testing.T) {
 	w, _ := publishingWorld(t)
-	tracing, err := catalog.TracingDocuments()
+	own, err := catalog.Embedded()
 	require.NoError(t, err)
-	var ops string
-	for _, document := range tracing {
-		if d, err := catalog.Parse(document); err == nil && d.Metric.Name == "syscall.syscalls" {
-			ops = string(document)
-		}
-	}
-	require.NotEmpty(t, ops)
+	syscalls, ok := own.DefinitionOf("syscall.syscalls")
+	require.True(t, ok)
+	ops := string(syscalls.Document)
 	ops = strings.Replace(ops, "{module: syscall, stat: syscalls}", "{module: test, stat: uptime}", 1)
-	ops = strings.Replace(ops, "\nversion: 1\n", "\nversion: 9\n", 1)
+	ops = regexp.MustCompile(`(?m)^version: \d+$`).ReplaceAllString(ops, "version: 9")
 	_, err = w.Publish(t.Context(), it.Operator(), version("2"))
 	require.NoError(t, err)
 	rec := create(t, w, it.Operator(), counter(func(c *in.CreateInput) { c.Metric, c.Owner = "test.uptime", &alice }))

@@ -23,12 +23,15 @@ type Found[T any] struct {
 	Items    []T
 	Next     bool // there are more behind it
 	Previous bool // there are more before it
+	Total    int  // in all pages, where that is known with the page: of the places of an instrumentation
 }
 
-// Limits is what an owner may use and has used.
+// Limits is what an owner may use and has used, and the policy that each of its instrumentations has to keep.
 type Limits struct {
 	Instrumentations, InstrumentationsUsed               int
 	TracingInstrumentations, TracingInstrumentationsUsed int
+
+	Policy Policy // without its targets; its numbers of instrumentations are not those of every owner
 }
 
 // Get returns one instrumentation for each id, nil for those that do not exist for the caller.
@@ -65,7 +68,7 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f Filter, p Page)
 	for i := range items {
 		items[i] = s.show(c, items[i])
 	}
-	return Found[Instrumentation]{items, next, previous}, nil
+	return Found[Instrumentation]{Items: items, Next: next, Previous: previous}, nil
 }
 
 // Count returns how many instrumentations List would find.
@@ -115,11 +118,11 @@ func (s *Service) restrict(ctx context.Context, c identity.Caller, f Filter) (_ 
 	}
 	// A machine that has another owner now may still be in the placements of its former one.
 	if f.VM != uuid.Nil && !isOperator(c) {
-		vm, err := s.VM(ctx, c, f.VM)
+		found, err := s.Machines(ctx, c, f.VM)
 		if err != nil {
 			return f, false, err
 		}
-		if vm == nil || vm.Owner != *f.Owner {
+		if vm := found[0]; vm == nil || vm.Owner != *f.Owner {
 			return f, true, nil
 		}
 	}
@@ -176,148 +179,6 @@ func (s *Service) Coverage(ctx context.Context, c identity.Caller, ids ...ID) ([
 	return out, nil
 }
 
-// CoverageOf is Coverage for records that List or Get has just given the same caller, so that they need not be read again.
-func (s *Service) CoverageOf(ctx context.Context, c identity.Caller, of []Instrumentation) ([]Coverage, error) {
-	if err := caller(c); err != nil || len(of) == 0 {
-		return nil, err
-	}
-	ids := make([]ID, len(of))
-	for i, rec := range of {
-		if !sees(c, rec.Owner) {
-			return nil, ErrForbidden
-		}
-		ids[i] = rec.ID
-	}
-	found, err := s.store.Coverage(ctx, ids...)
-	if err != nil {
-		return nil, fmt.Errorf("read coverage: %w", err)
-	}
-	return found, nil
-}
-
-// Problems counts the sources that do not run, by kind, those of most sources first. A problem that no source has, such
-// as a scope that matches nothing, has no sources.
-func (s *Service) Problems(ctx context.Context, c identity.Caller, id ID) ([]Problem, error) {
-	rec, err := s.readOne(ctx, c, id)
-	if err != nil {
-		return nil, err
-	}
-	found, err := s.store.Problems(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("read problems: %w", err)
-	}
-	found, err = s.showProblems(ctx, c, rec.Owner, found)
-	if err != nil {
-		return nil, err
-	}
-	note := func(text string) { found = append(found, Problem{Status: StatusPending, Message: text}) }
-	if !rec.StaleFrom.IsZero() {
-		note("The inventory could not be asked since " + rec.StaleFrom.UTC().Format("2006-01-02T15:04:05Z") + "; what was in place stays.")
-	}
-	if rec.Evaluated >= rec.Revision && rec.Live(s.now()) {
-		coverage, err := s.store.Coverage(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("read coverage: %w", err)
-		}
-		if coverage[0].Expected == 0 {
-			note("The scope matches nothing at present.")
-		}
-	}
-	return found, nil
-}
-
-// showProblems makes problems fit for the caller: for all but operators one for each status, with its sentence, and with
-// an example that is the owner's.
-func (s *Service) showProblems(ctx context.Context, c identity.Caller, owner uuid.UUID, found []Problem) ([]Problem, error) {
-	if !isOperator(c) {
-		var merged []Problem
-		for _, p := range found {
-			if p.ExampleVM != uuid.Nil {
-				vm, err := s.store.VM(ctx, p.ExampleVM)
-				if err != nil {
-					return nil, fmt.Errorf("read a machine: %w", err)
-				}
-				if vm == nil || vm.Owner != owner {
-					p.ExampleVM = uuid.Nil
-				}
-			}
-			p.Message = sentences[p.Status]
-			if i := slices.IndexFunc(merged, func(m Problem) bool { return m.Status == p.Status }); i >= 0 {
-				merged[i].Sources += p.Sources
-				if merged[i].ExampleVM == uuid.Nil {
-					merged[i].ExampleVM = p.ExampleVM
-				}
-				continue
-			}
-			merged = append(merged, p)
-		}
-		found = merged
-	}
-	out := slices.Clone(found)
-	for i, p := range out {
-		out[i].Message = showMessage(c, p.Status, p.Message)
-	}
-	slices.SortStableFunc(out, func(a, b Problem) int { return b.Sources - a.Sources })
-	return out, nil
-}
-
-// VMs pages through the zones of an instrumentation by uuid. Tenants get no hosts, and no machine that has left them.
-func (s *Service) VMs(ctx context.Context, c identity.Caller, id ID, p Page) (Found[VMPlacement], error) {
-	none := Found[VMPlacement]{}
-	rec, err := s.readOne(ctx, c, id)
-	if err != nil {
-		return none, err
-	}
-	if p, err = page(p); err != nil {
-		return none, err
-	}
-	items, next, err := s.store.VMs(ctx, id, p)
-	if err != nil {
-		return none, fmt.Errorf("read the machines of %s: %w", id, err)
-	}
-	if !isOperator(c) {
-		items = slices.DeleteFunc(items, func(v VMPlacement) bool { return v.VM.Owner != rec.Owner })
-	}
-	for i, v := range items {
-		items[i].VM = showVM(c, v.VM)
-		items[i].Message = showMessage(c, v.Status, v.Message)
-	}
-	return Found[VMPlacement]{Items: items, Next: next, Previous: p.After != ""}, nil
-}
-
-// Hosts pages through the hosts of an instrumentation by uuid. It returns nil to all but operators.
-func (s *Service) Hosts(ctx context.Context, c identity.Caller, id ID, p Page) (*Found[HostPlacement], error) {
-	if _, err := s.readOne(ctx, c, id); err != nil {
-		return nil, err
-	}
-	if !isOperator(c) {
-		return nil, nil
-	}
-	p, err := page(p)
-	if err != nil {
-		return nil, err
-	}
-	items, next, err := s.store.Hosts(ctx, id, p)
-	if err != nil {
-		return nil, fmt.Errorf("read the hosts of %s: %w", id, err)
-	}
-	return &Found[HostPlacement]{Items: items, Next: next, Previous: p.After != ""}, nil
-}
-
-// CountPlaces counts the hosts and the zones of an instrumentation. All but operators get 0 hosts.
-func (s *Service) CountPlaces(ctx context.Context, c identity.Caller, id ID) (hosts, vms int, err error) {
-	if _, err := s.readOne(ctx, c, id); err != nil {
-		return 0, 0, err
-	}
-	if hosts, vms, err = s.store.CountPlaces(ctx, id); err != nil {
-		return 0, 0, fmt.Errorf("count the places of %s: %w", id, err)
-	}
-	if !isOperator(c) {
-		hosts = 0
-	}
-	return hosts, vms, nil
-}
-
 // Limits returns what an owner may use and has used. owner nil: the caller's own, for operators the operators' own.
 func (s *Service) Limits(ctx context.Context, c identity.Caller, owner *uuid.UUID) (Limits, error) {
 	of, err := actsFor(c, owner)
@@ -329,7 +190,9 @@ func (s *Service) Limits(ctx context.Context, c identity.Caller, owner *uuid.UUI
 		return Limits{}, fmt.Errorf("read usage: %w", err)
 	}
 	all, tracing := s.policy.quota(of)
-	return Limits{all, used.Live, tracing, used.Tracing}, nil
+	policy := s.policy
+	policy.DefaultTargets = nil
+	return Limits{all, used.Live, tracing, used.Tracing, policy}, nil
 }
 
 // quota returns how many instrumentations, and how many tracing ones, an owner may have.
@@ -398,42 +261,33 @@ func showMetric(m *catalog.Metric, tenant bool) *catalog.Metric {
 	return &shown
 }
 
-// VM returns what is known of a machine, nil where it does not exist for the caller.
-func (s *Service) VM(ctx context.Context, c identity.Caller, id uuid.UUID) (*inventory.VM, error) {
+// Machines returns what is known of each, nil for what does not exist for the caller.
+func (s *Service) Machines(ctx context.Context, c identity.Caller, ids ...uuid.UUID) ([]*inventory.VM, error) {
 	if err := caller(c); err != nil {
 		return nil, err
 	}
-	vm, err := s.store.VM(ctx, id)
+	found, err := s.store.Machines(ctx, ids...)
 	if err != nil {
-		return nil, fmt.Errorf("read a machine: %w", err)
+		return nil, fmt.Errorf("read machines: %w", err)
 	}
-	if vm == nil || !sees(c, vm.Owner) {
-		return nil, nil
+	out := make([]*inventory.VM, len(found))
+	for i, vm := range found {
+		if vm != nil && sees(c, vm.Owner) {
+			shown := showVM(c, *vm)
+			out[i] = &shown
+		}
 	}
-	shown := showVM(c, *vm)
-	return &shown, nil
+	return out, nil
 }
 
-// Host returns what is known of a host and its agent, nil where nothing is. Operators only.
-func (s *Service) Host(ctx context.Context, c identity.Caller, id uuid.UUID) (*FleetHost, error) {
+// Hosts returns what is known of hosts and their agents, nil where nothing is. Operators only.
+func (s *Service) Hosts(ctx context.Context, c identity.Caller, ids ...uuid.UUID) ([]*FleetHost, error) {
 	if err := only(c, identity.Operator); err != nil {
 		return nil, err
 	}
-	host, err := s.store.Host(ctx, id)
+	found, err := s.store.FleetHosts(ctx, ids...)
 	if err != nil {
-		return nil, fmt.Errorf("read a host: %w", err)
-	}
-	return host, nil
-}
-
-// Agents returns what is known of the agents of hosts, one for each, nil where none has ever reported. Operators only.
-func (s *Service) Agents(ctx context.Context, c identity.Caller, hosts ...uuid.UUID) ([]*AgentInfo, error) {
-	if err := only(c, identity.Operator); err != nil {
-		return nil, err
-	}
-	found, err := s.store.Agents(ctx, hosts...)
-	if err != nil {
-		return nil, fmt.Errorf("read agents: %w", err)
+		return nil, fmt.Errorf("read hosts: %w", err)
 	}
 	return found, nil
 }

@@ -62,7 +62,7 @@ func TestFaultsOfTheStoreAreNoMistakesOfTheCaller(t *testing.T) {
 			"get":    func() error { _, err := w.Get(t.Context(), it.Tenant(alice), rec.ID); return err },
 			"list":   func() error { _, err := w.List(t.Context(), it.Tenant(alice), in.Filter{}, in.Page{}); return err },
 			"delete": func() error { return w.Delete(t.Context(), it.Tenant(alice), rec.ID) },
-			"vms":    func() error { _, err := w.VMs(t.Context(), it.Tenant(alice), rec.ID, in.Page{}); return err },
+			"vms":    func() error { _, err := vmsOf(t.Context(), w, it.Tenant(alice), rec.ID, in.Page{}); return err },
 			"preview": func() error {
 				_, err := w.Preview(t.Context(), it.Tenant(alice), in.PreviewInput{Scope: in.Scope{All: true}})
 				return err
@@ -126,6 +126,8 @@ func TestQuotas(t *testing.T) {
 	create(t, w, it.Tenant(bob), counter())
 	limits, err := w.Limits(t.Context(), it.Tenant(alice), nil)
 	require.NoError(t, err)
+	require.Equal(t, 3, limits.Policy.Instrumentations)
+	limits.Policy = in.Policy{}
 	require.Equal(t, in.Limits{Instrumentations: 3, InstrumentationsUsed: 3, TracingInstrumentations: 1, TracingInstrumentationsUsed: 1}, limits)
 	require.NoError(t, w.Delete(t.Context(), it.Tenant(alice), third.ID))
 	create(t, w, it.Tenant(alice), counter())

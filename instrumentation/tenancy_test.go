@@ -2,6 +2,7 @@ package instrumentation_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -105,15 +106,14 @@ func TestTenantsSeeOnlyTheirOwn(t *testing.T) {
 		case 5:
 			got, err = w.List(ctx, c, in.Filter{Owner: &owners[r.IntN(50)], Text: "operator"}, in.Page{First: 500})
 		case 6:
-			got, err = w.Coverage(ctx, c, id)
-			require.NoError(t, err)
-			require.True(t, mine || got.([]in.Coverage)[0] == in.Coverage{})
+			got, err = of(ctx, w, c, id, w.CoverageOf)
+			require.True(t, mine || errors.Is(err, in.ErrNotFound))
 		case 7:
-			got, err = w.Problems(ctx, c, id)
+			got, err = of(ctx, w, c, id, w.ProblemsOf)
 		case 8:
-			got, err = w.VMs(ctx, c, id, in.Page{First: 100})
+			got, err = vmsOf(ctx, w, c, id, in.Page{First: 100})
 		case 9:
-			got, err = w.Hosts(ctx, c, id, in.Page{})
+			got, err = hostsOf(ctx, w, c, id, in.Page{})
 		case 10:
 			got, err = w.Preview(ctx, c, in.PreviewInput{Scope: scope})
 			if err == nil {
@@ -124,8 +124,10 @@ func TestTenantsSeeOnlyTheirOwn(t *testing.T) {
 		case 12:
 			got, err = w.Explain(ctx, c, id, hostIDs[0], uuid.Nil)
 		case 13:
-			got, err = w.VM(ctx, c, vm)
-			require.Equal(t, owns[vm] == me, got.(*inventory.VM) != nil)
+			var found []*inventory.VM
+			found, err = w.Machines(ctx, c, vm, vm)
+			require.Equal(t, owns[vm] == me, found[1] != nil)
+			got = found
 		case 14:
 			got, err = w.Clone(ctx, c, in.CloneInput{ID: id})
 			if rec := got.(*in.Instrumentation); err == nil {
@@ -144,7 +146,7 @@ func TestTenantsSeeOnlyTheirOwn(t *testing.T) {
 			}
 		case 16:
 			fleet, e1 := w.Service.Fleet(ctx, c, nil, in.Page{})
-			host, e2 := w.Host(ctx, c, hostIDs[0])
+			host, e2 := w.Service.Hosts(ctx, c, hostIDs[0])
 			audit, e3 := w.Audit(ctx, c, "", 10)
 			for _, e := range []error{e1, e2, e3} {
 				require.ErrorIs(t, e, in.ErrForbidden)
@@ -197,13 +199,11 @@ func TestAnothersIDIsAnUnknownID(t *testing.T) {
 			say(w.Resume(ctx, c, id))
 			say(w.Refresh(ctx, c, id))
 			say(nil, w.Delete(ctx, c, id))
-			say(w.Coverage(ctx, c, id))
-			say(w.Problems(ctx, c, id))
-			say(w.VMs(ctx, c, id, in.Page{}))
-			say(w.Hosts(ctx, c, id, in.Page{}))
+			say(of(ctx, w, c, id, w.CoverageOf))
+			say(of(ctx, w, c, id, w.ProblemsOf))
+			say(vmsOf(ctx, w, c, id, in.Page{}))
+			say(hostsOf(ctx, w, c, id, in.Page{}))
 			say(w.Explain(ctx, c, id, uuid.Nil, vms[0][0].UUID))
-			_, n, err := w.CountPlaces(ctx, c, id)
-			say(n, err)
 			return out
 		}
 		want := answers(unknown)
@@ -211,11 +211,22 @@ func TestAnothersIDIsAnUnknownID(t *testing.T) {
 		require.Equal(t, want, answers(operators))
 		require.Equal(t, want, answers("not an id at all"))
 	}
+	stolen, _ := w.Store.Stored(foreign) // what List and Get would never have given
+	for _, err := range []error{
+		second(w.CoverageOf(t.Context(), it.Tenant(alice), []in.Instrumentation{stolen})),
+		second(w.ProblemsOf(t.Context(), it.Tenant(alice), []in.Instrumentation{stolen})),
+		second(w.VMsOf(t.Context(), it.Tenant(alice), []in.Instrumentation{stolen}, in.Page{})),
+		second(w.HostsOf(t.Context(), it.Tenant(alice), []in.Instrumentation{stolen}, in.Page{})),
+	} {
+		require.ErrorIs(t, err, in.ErrForbidden)
+	}
 	got, err := w.Get(t.Context(), it.Cloudapi(), operators, foreign)
 	require.NoError(t, err)
 	require.Nil(t, got[0], "no service has the operators' own")
 	require.NotNil(t, got[1])
 }
+
+func second[T any](_ T, err error) error { return err }
 
 func TestServicesActForTheOwnerThatTheyName(t *testing.T) {
 	w := it.NewWorld(t)
@@ -251,11 +262,11 @@ func TestWhoHasNoBusinessHereGetsNothing(t *testing.T) {
 			require.ErrorIs(t, err, want)
 			_, err = w.List(ctx, c, in.Filter{}, in.Page{})
 			require.ErrorIs(t, err, want)
-			_, err = w.Coverage(ctx, c, "i-00000000040000000000")
+			_, err = of(ctx, w, c, "i-00000000040000000000", w.CoverageOf)
 			require.ErrorIs(t, err, want)
 			_, err = w.Preview(ctx, c, in.PreviewInput{Scope: in.Scope{All: true}})
 			require.ErrorIs(t, err, want)
-			_, err = w.VM(ctx, c, vmA)
+			_, err = w.Machines(ctx, c, vmA)
 			require.ErrorIs(t, err, want)
 			_, err = w.Limits(ctx, c, nil)
 			require.ErrorIs(t, err, want)

@@ -20,8 +20,7 @@ import (
 const (
 	defaultGranularity = 1 // seconds
 	maxMetricBytes     = 128
-	maxKeyBytes        = 256              // of an idempotency key
-	maxTTL             = 10 * 365 * 86400 // seconds; what lives longer is meant to live forever
+	maxKeyBytes        = 256 // of an idempotency key
 	numericDecomps     = 1
 )
 
@@ -150,8 +149,14 @@ func (r *rules) predicate(m *catalog.Metric, p measure.Predicate) measure.Predic
 		r.predicateMistake(m, wrong)
 		return p
 	}
-	if depth, leaves := predicateSize(p); depth > r.PredicateDepth || leaves > r.PredicateLeaves {
-		r.add(CodeInvalidPredicate, []string{"predicate"}, "it may have %d levels and %d comparisons", r.PredicateDepth, r.PredicateLeaves)
+	depth, leaves := predicateSize(p)
+	if depth > r.PredicateDepth {
+		r.add(CodeInvalidPredicate, []string{"predicate"}, "it is nested deeper than %d levels", r.PredicateDepth)
+	}
+	if leaves > r.PredicateLeaves {
+		r.add(CodeInvalidPredicate, []string{"predicate"}, "it has more than %d comparisons", r.PredicateLeaves)
+	}
+	if depth > r.PredicateDepth || leaves > r.PredicateLeaves {
 		return p
 	}
 	for _, wrong := range p.Check(m.FieldTypes(!r.tenant)) {
@@ -281,7 +286,7 @@ func (r *rules) granularity(asked *int) int {
 
 // ttl returns how long something lives, in seconds (0: without end), and when that is over. What traces always has an end.
 func (r *rules) ttl(m *catalog.Metric, tracing bool, asked *int) (int, time.Time) {
-	longest := maxTTL
+	longest := seconds(r.MaxTTL)
 	if tracing {
 		longest = min(longest, seconds(r.MaxTracingTTL))
 		if m.MaxTTL > 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"iapi/instrumentation"
 	"iapi/inventory"
@@ -162,33 +163,79 @@ func (c cpuTime) report(b *testing.B) {
 	b.ReportMetric(float64(startCPU()-c)/float64(b.N), "cpu-ns/op")
 }
 
-// BenchmarkAffected finds the scopes that one VM event concerns.
+// affected has 100,000 scopes in the forms in which they are tried, and the VMs that change.
+type affected struct {
+	vms       []inventory.VM
+	set       *Set
+	matchers  []*Matcher
+	selectors []labels.Selector
+}
+
+func newAffected(narrow bool) func() *affected {
+	return sync.OnceValue(func() *affected {
+		f := newFleet(100_000)
+		a := &affected{vms: f.sample, set: NewSet()}
+		for i := range 100_000 {
+			rec := f.record(i, narrow)
+			a.set.Add(rec)
+			a.matchers = append(a.matchers, Compile(rec.Scope, rec.Owner))
+			a.selectors = append(a.selectors, selector(rec.Scope, rec.Owner))
+		}
+		var dst []*instrumentation.Instrumentation
+		for i := range 70_000 { // so that the scopes are filed by what has been learnt
+			dst = a.set.ForVM(dst[:0], &a.vms[i], nil)
+		}
+		return a
+	})
+}
+
+func (a *affected) event(i int) *inventory.VM { return &a.vms[i*7919%len(a.vms)] }
+
+// BenchmarkAffected finds the scopes that one VM event concerns, beside trying each of them with the same matcher and with
+// Kubernetes' selectors.
 func BenchmarkAffected(b *testing.B) {
-	f := newFleet(100_000)
 	for _, c := range []struct {
-		name   string
-		narrow bool
-	}{{"matching=500", true}, {"matching=5000", false}} {
-		b.Run("selectors=100000/"+c.name, func(b *testing.B) {
-			set := NewSet()
-			for i := range 100_000 {
-				set.Add(f.record(i, c.narrow))
+		name string
+		all  func() *affected
+	}{{"matching=500", newAffected(true)}, {"matching=5000", newAffected(false)}} {
+		run := func(name string, fn func(a *affected, i int) int) {
+			b.Run("selectors=100000/"+c.name+name, func(b *testing.B) {
+				a, matches := c.all(), 0
+				b.ReportAllocs()
+				b.ResetTimer()
+				cpu := startCPU()
+				for i := range b.N {
+					matches += fn(a, i)
+				}
+				cpu.report(b)
+				b.ReportMetric(float64(matches)/float64(b.N), "matches/op")
+				if name == "" {
+					b.ReportMetric(float64(a.set.Stats().Unindexable), "unindexable")
+				}
+			})
+		}
+		dst := make([]*instrumentation.Instrumentation, 0, 100_000)
+		run("", func(a *affected, i int) int {
+			dst = a.set.ForVM(dst[:0], a.event(i), nil)
+			return len(dst)
+		})
+		run(",linear", func(a *affected, i int) (n int) {
+			vm := a.event(i)
+			for _, m := range a.matchers {
+				if m.Match(vm, nil) {
+					n++
+				}
 			}
-			var dst []*instrumentation.Instrumentation
-			for i := range 70_000 { // so that the scopes are filed by what has been learnt
-				dst = set.ForVM(dst[:0], &f.sample[i], nil)
+			return n
+		})
+		run(",kubernetes", func(a *affected, i int) (n int) {
+			vm := label(a.event(i))
+			for _, s := range a.selectors {
+				if s.Matches(&vm) {
+					n++
+				}
 			}
-			matches := 0
-			b.ReportAllocs()
-			b.ResetTimer()
-			cpu := startCPU()
-			for i := range b.N {
-				dst = set.ForVM(dst[:0], &f.sample[i*7919%len(f.sample)], nil)
-				matches += len(dst)
-			}
-			cpu.report(b)
-			b.ReportMetric(float64(matches)/float64(b.N), "matches/op")
-			b.ReportMetric(float64(set.Stats().Unindexable), "unindexable")
+			return n
 		})
 	}
 }
@@ -223,7 +270,8 @@ var million = sync.OnceValues(func() (*Inventory, []inventory.VM) {
 	return x, vms
 })
 
-// BenchmarkEvaluate counts the VMs of a scope among a million, beside a plain scan with the same matcher.
+// BenchmarkEvaluate counts the VMs of a scope among a million and lists them, beside plain scans with the same matcher and
+// with Kubernetes' selectors.
 func BenchmarkEvaluate(b *testing.B) {
 	x, vms := million()
 	is := func(k, v string) instrumentation.Scope { return pair{k, v}.scope() }
@@ -254,9 +302,13 @@ func BenchmarkEvaluate(b *testing.B) {
 			b.ReportMetric(float64(n), "vms")
 		})
 		b.Run("vms=1000000/"+s.name+"/uuids", func(b *testing.B) {
+			n := 0
+			cpu := startCPU()
 			for range b.N {
-				x.Evaluate(s.scope, s.owner)
+				n = len(x.Evaluate(s.scope, s.owner))
 			}
+			cpu.report(b)
+			b.ReportMetric(float64(n), "vms")
 		})
 		b.Run("vms=1000000/"+s.name+"/scan", func(b *testing.B) {
 			n := 0
@@ -271,8 +323,37 @@ func BenchmarkEvaluate(b *testing.B) {
 			}
 			b.ReportMetric(float64(n), "vms")
 		})
+		b.Run("vms=1000000/"+s.name+"/kubernetes", func(b *testing.B) {
+			selects, labels := selector(s.scope, s.owner), labelledMillion()
+			b.ResetTimer()
+			n := 0
+			for range b.N {
+				n = 0
+				for i := range labels {
+					if selects.Matches(&labels[i]) {
+						n++
+					}
+				}
+			}
+			b.ReportMetric(float64(n), "vms")
+		})
 	}
 }
+
+var labelledMillion = sync.OnceValue(func() []labelled {
+	_, vms := million()
+	owners := map[uuid.UUID]string{}
+	out := make([]labelled, len(vms))
+	for i := range vms {
+		o, ok := owners[vms[i].Owner]
+		if !ok {
+			o = vms[i].Owner.String()
+			owners[vms[i].Owner] = o
+		}
+		out[i] = labelled{tags: vms[i].Tags, owner: o}
+	}
+	return out
+})
 
 // BenchmarkInventoryRetag changes one tag of one VM among a million.
 func BenchmarkInventoryRetag(b *testing.B) {

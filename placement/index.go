@@ -17,6 +17,7 @@ type index struct {
 	dict   *dictionary
 	posts  [][]entry // by term
 	always []entry   // scopes without a required term
+	nots   []not     // those of them that are the complement of one term
 	slots  []slot
 	free   []uint32
 	recs   []*instrumentation.Instrumentation // by slot
@@ -35,10 +36,17 @@ type slot struct {
 
 // entry is a scope in the list of one of its anchors.
 type entry struct {
+	rec  *instrumentation.Instrumentation
 	slot uint32
 	n    uint8           // how many of lits hold; tooBig: evaluate the slot's program
 	many bool            // it is filed under several terms, so it may come up twice
 	lits [inlined]uint32 // what must hold beside the anchor: term number << 1 | complement
+}
+
+// not is a scope that holds wherever its term does not.
+type not struct {
+	rec        *instrumentation.Instrumentation
+	slot, term uint32
 }
 
 const (
@@ -88,28 +96,31 @@ func grown[T any](s []T, n int) []T {
 	return append(s, make([]T, n-len(s)+n/4)...)
 }
 
-// lookup leaves the slots of the scopes that the place passes in s.out, in no order.
-func (x *index) lookup(s *scratch, p place) {
+// lookup appends to dst the instrumentations whose scopes the place passes, in no order, and leaves their slots in s.out,
+// in the same order.
+func (x *index) lookup(dst []*instrumentation.Instrumentation, s *scratch, p place) []*instrumentation.Instrumentation {
 	s.begin(x)
 	s.terms = x.dict.passed(s.terms, p)
 	for _, t := range s.terms {
 		s.mark[t] = s.now
 	}
 	x.observe(s.terms)
-	x.scan(s, x.always)
+	dst = s.nots(dst, x.nots)
+	dst = s.scan(dst, x.always, x.slots)
 	for _, t := range s.terms {
-		x.scan(s, x.posts[t])
+		dst = s.scan(dst, x.posts[t], x.slots)
 	}
+	return dst
 }
 
 // scan adds the scopes of a list that hold.
-func (x *index) scan(s *scratch, list []entry) {
+func (s *scratch) scan(dst []*instrumentation.Instrumentation, list []entry, slots []slot) []*instrumentation.Instrumentation {
 	mark, now, out := s.mark, s.now, s.out
 next:
 	for i := range list {
 		e := &list[i]
 		if e.n == tooBig {
-			if !x.slots[e.slot].prog.holds(s) {
+			if !slots[e.slot].prog.holds(s) {
 				continue
 			}
 		} else {
@@ -125,9 +136,26 @@ next:
 			}
 			s.found[e.slot] = now
 		}
-		out = append(out, e.slot)
+		dst, out = append(dst, e.rec), append(out, e.slot)
 	}
 	s.out = out
+	return dst
+}
+
+// nots adds the scopes whose one term the place does not pass. Nearly all hold, so each is added first and kept or not:
+// the processor has nothing to guess.
+func (s *scratch) nots(dst []*instrumentation.Instrumentation, list []not) []*instrumentation.Instrumentation {
+	mark, now, n, m := s.mark, s.now, 0, len(list)
+	dst, s.out = slices.Grow(dst, m), slices.Grow(s.out, m)
+	recs, out := dst[len(dst):len(dst)+m], s.out[len(s.out):len(s.out)+m]
+	for i := range list {
+		recs[n], out[n] = list[i].rec, list[i].slot
+		if mark[list[i].term] != now {
+			n++
+		}
+	}
+	s.out = s.out[:len(s.out)+n]
+	return dst[:len(dst)+n]
 }
 
 func (n *node) holds(s *scratch) bool {
@@ -227,8 +255,12 @@ func (x *index) file(id uint32) {
 	anchors, _ := x.anchors(&s.prog)
 	if anchors == nil {
 		s.anchors, s.always = nil, true
+		if s.prog.op == literal {
+			x.nots = append(x.nots, not{x.recs[id], id, s.prog.lit >> 1})
+			return
+		}
 		e := inline(&s.prog, 0)
-		e.slot = id
+		e.rec, e.slot = x.recs[id], id
 		x.always = append(x.always, e)
 		return
 	}
@@ -236,26 +268,34 @@ func (x *index) file(id uint32) {
 	s.anchors = slices.Compact(anchors)
 	for _, t := range s.anchors {
 		e := inline(&s.prog, t)
-		e.slot, e.many = id, len(s.anchors) > 1
+		e.rec, e.slot, e.many = x.recs[id], id, len(s.anchors) > 1
 		x.posts[t] = append(x.posts[t], e)
 	}
 }
 
 func (x *index) unfile(id uint32) {
 	s := &x.slots[id]
-	if s.always {
-		x.always = without(x.always, id)
+	switch {
+	case s.always && s.prog.op == literal:
+		x.nots = without(x.nots, func(n *not) bool { return n.slot == id })
+	case s.always:
+		x.always = without(x.always, func(e *entry) bool { return e.slot == id })
 	}
 	for _, t := range s.anchors {
-		x.posts[t] = without(x.posts[t], id)
+		x.posts[t] = without(x.posts[t], func(e *entry) bool { return e.slot == id })
 	}
 	s.anchors, s.always = nil, false
 }
 
-// without takes a slot's entry out of a list; the last takes its place. A list that has become much too long is cut.
-func without(list []entry, id uint32) []entry {
+// without takes what is one slot's out of a list; the last takes its place. A list that has become much too long is cut.
+func without[T any](list []T, is func(*T) bool) []T {
 	last := len(list) - 1
-	list[slices.IndexFunc(list, func(e entry) bool { return e.slot == id })] = list[last]
+	for i := range list {
+		if is(&list[i]) {
+			list[i] = list[last]
+			break
+		}
+	}
 	list = list[:last]
 	switch {
 	case last == 0:
@@ -271,7 +311,7 @@ func (x *index) refile() {
 	for t := range x.posts {
 		x.posts[t] = x.posts[t][:0]
 	}
-	x.always = x.always[:0]
+	x.always, x.nots = x.always[:0], x.nots[:0]
 	for id := range x.slots {
 		if x.recs[id] != nil {
 			x.file(uint32(id))

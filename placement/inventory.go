@@ -1,8 +1,6 @@
 package placement
 
 import (
-	"cmp"
-	"slices"
 	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -135,7 +133,7 @@ func (x *Inventory) Count(s instrumentation.Scope, owner uuid.UUID) int {
 	e := compile(s, owner)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return int(x.evaluate(&e, s.Zones(owner)).GetCardinality())
+	return int(x.sets(s.Zones(owner)).count(&e))
 }
 
 // Evaluate returns the places that a scope has now, in no order: zones, or whole hosts.
@@ -147,7 +145,7 @@ func (x *Inventory) Evaluate(s instrumentation.Scope, owner uuid.UUID) []uuid.UU
 	if s.Zones(owner) {
 		sp = &x.vms
 	}
-	b := x.evaluate(&e, s.Zones(owner))
+	b := x.sets(s.Zones(owner)).eval(&e)
 	ids := make([]uuid.UUID, 0, b.GetCardinality())
 	var buf [512]uint32
 	for it := b.ManyIterator(); ; {
@@ -161,12 +159,12 @@ func (x *Inventory) Evaluate(s instrumentation.Scope, owner uuid.UUID) []uuid.UU
 	}
 }
 
-// evaluate returns the numbers of the places that pass. The bitmap may be one of the index: nobody changes it.
-func (x *Inventory) evaluate(e *expr, zones bool) *roaring.Bitmap {
+// sets is what scopes about zones, or about whole hosts, are evaluated over.
+func (x *Inventory) sets(zones bool) sets {
 	if !zones {
-		return eval(e, x.hosts.all, x.hosts.lookup)
+		return sets{x.hosts.all, x.hosts.lookup}
 	}
-	return eval(e, x.vms.all, func(t term) *roaring.Bitmap {
+	return sets{x.vms.all, func(t term) *roaring.Bitmap {
 		switch t.kind {
 		case hasTrait, isTrait, hostKnown:
 			if b := x.vmTraits[t]; b != nil {
@@ -175,49 +173,5 @@ func (x *Inventory) evaluate(e *expr, zones bool) *roaring.Bitmap {
 			return empty
 		}
 		return x.vms.lookup(t)
-	})
-}
-
-var empty = roaring.New()
-
-// eval does the algebra of bitmaps. An and starts with the smallest, an or takes all at once.
-func eval(e *expr, all *roaring.Bitmap, lookup func(term) *roaring.Bitmap) *roaring.Bitmap {
-	switch {
-	case e.op == literal && e.not:
-		return roaring.AndNot(all, lookup(e.term))
-	case e.op == literal:
-		return lookup(e.term)
-	case e.op == or:
-		args := make([]*roaring.Bitmap, len(e.args))
-		for i := range e.args {
-			args[i] = eval(&e.args[i], all, lookup)
-		}
-		return roaring.FastOr(args...)
-	}
-	var with, without []*roaring.Bitmap
-	for i := range e.args {
-		switch a := &e.args[i]; {
-		case a.op == literal && a.not:
-			without = append(without, lookup(a.term))
-		default:
-			with = append(with, eval(a, all, lookup))
-		}
-	}
-	var out *roaring.Bitmap
-	switch len(with) {
-	case 0:
-		out = all
-	case 1:
-		out = with[0]
-	default:
-		slices.SortFunc(with, func(a, b *roaring.Bitmap) int { return cmp.Compare(a.GetCardinality(), b.GetCardinality()) })
-		out = roaring.And(with[0], with[1])
-		for _, b := range with[2:] {
-			out.And(b)
-		}
-	}
-	for _, b := range without {
-		out = roaring.AndNot(out, b)
-	}
-	return out
+	}}
 }

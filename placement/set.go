@@ -86,7 +86,7 @@ func (s *Set) Stats() SetStats {
 	defer s.mu.RUnlock()
 	return SetStats{
 		Scopes:      len(s.where),
-		Unindexable: len(s.zones.always) + len(s.hosts.always),
+		Unindexable: s.zones.unindexable() + s.hosts.unindexable(),
 		Terms:       len(s.zones.dict.names) + len(s.hosts.dict.names) - len(s.zones.dict.free) - len(s.hosts.dict.free) - 2,
 	}
 }
@@ -100,11 +100,7 @@ func (s *Set) ForVM(dst []*instrumentation.Instrumentation, vm *inventory.VM, ho
 	room := s.rooms.Get().(*scratch)
 	defer s.rooms.Put(room)
 	s.mu.RLock()
-	s.zones.lookup(room, place{vm: vm, hostID: vm.Host, host: knownHost(vm.Host, host)})
-	dst = slices.Grow(dst, len(room.out))
-	for _, id := range room.out {
-		dst = append(dst, s.zones.recs[id])
-	}
+	dst = s.zones.lookup(dst, room, place{vm: vm, hostID: vm.Host, host: knownHost(vm.Host, host)})
 	due := s.zones.due()
 	s.mu.RUnlock()
 	if due {
@@ -126,10 +122,11 @@ func (s *Set) ForHost(host *inventory.Host, known bool, vms []inventory.VM) []Pl
 	}
 	s.mu.RLock()
 	var placed []Placed
+	var found []*instrumentation.Instrumentation
 	if known {
-		s.hosts.lookup(hroom, place{hostID: host.UUID, host: host})
-		for _, id := range hroom.out {
-			placed = append(placed, Placed{Instrumentation: s.hosts.recs[id], Whole: true})
+		found = s.hosts.lookup(found, hroom, place{hostID: host.UUID, host: host})
+		for _, rec := range found {
+			placed = append(placed, Placed{Instrumentation: rec, Whole: true})
 		}
 	}
 	var zoned []uint32 // the slots behind placed[whole:]
@@ -139,14 +136,14 @@ func (s *Set) ForHost(host *inventory.Host, known bool, vms []inventory.VM) []Pl
 		if !vm.Placed() || vm.Host != host.UUID {
 			continue
 		}
-		s.zones.lookup(room, place{vm: vm, hostID: host.UUID, host: traits})
-		for _, id := range room.out {
+		found = s.zones.lookup(found[:0], room, place{vm: vm, hostID: host.UUID, host: traits})
+		for i, id := range room.out {
 			at := int(room.group[id])
 			if at >= len(zoned) || zoned[at] != id {
 				at = len(zoned)
 				room.group[id] = int32(at)
 				zoned = append(zoned, id)
-				placed = append(placed, Placed{Instrumentation: s.zones.recs[id]})
+				placed = append(placed, Placed{Instrumentation: found[i]})
 			}
 			p := &placed[whole+at]
 			p.VMs = append(p.VMs, Zone{vm.UUID, vm.Owner})
@@ -168,6 +165,8 @@ func (s *Set) ForHost(host *inventory.Host, known bool, vms []inventory.VM) []Pl
 	}
 	return placed
 }
+
+func (x *index) unindexable() int { return len(x.always) + len(x.nots) }
 
 func (x *index) due() bool { return x.count.Load() >= x.next }
 

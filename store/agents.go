@@ -7,29 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"iapi/instrumentation"
 )
-
-// Agents implements instrumentation.Store.
-func (s *Store) Agents(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.AgentInfo, error) {
-	if len(hosts) == 0 {
-		return nil, nil
-	}
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := s.fleetHosts(ctx, hosts, cut)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*instrumentation.AgentInfo, len(found))
-	for i := range found {
-		out[i] = found[i].Agent
-	}
-	return out, nil
-}
 
 // JoinHost returns the host that a join token, given by its hash, was made for, without using it up. It returns ErrToken for
 // one that is unknown or used.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"iapi/inventory"
 	"iapi/store"
 	"iapi/store/storetest"
 )
@@ -51,11 +52,13 @@ func TestAgentsOfManyHostsAreReadTogether(t *testing.T) {
 		v := assign(t, s, uid(1000))
 		_, err := s.ReportBatch(t.Context(), []store.Report{{Host: uid(1000), Session: uid(77), Sequence: 1, AgentVersion: "1.2", Applied: v}})
 		require.NoError(t, err)
-		found, err := s.Agents(t.Context(), uid(1), uid(1000))
+		_, err = s.PutHosts(t.Context(), time.Now(), []inventory.Host{{UUID: uid(1000), Name: "h"}})
+		require.NoError(t, err)
+		found, err := s.FleetHosts(t.Context(), uid(1), uid(1000))
 		require.NoError(t, err)
 		require.Len(t, found, 2)
 		require.Nil(t, found[0], "a host that nothing is known of")
-		require.Equal(t, "1.2", found[1].Version)
-		require.True(t, found[1].Online)
+		require.Equal(t, "1.2", found[1].Agent.Version)
+		require.True(t, found[1].Agent.Online)
 	})
 }

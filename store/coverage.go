@@ -3,7 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +17,8 @@ import (
 )
 
 var (
-	coverageScript = load("coverage")
+	coverageScript = load("cut", "coverage")
+	troubleScript  = load("cut", "trouble")
 	beatScript     = load("beat")
 )
 
@@ -29,61 +32,103 @@ func (s *Store) beat(ctx context.Context) error {
 	return err
 }
 
-// offlineBefore returns the time, in milliseconds of the store's clock, such that agents that were last heard of at or before
-// it are offline. It stands still while nobody serves agents, and for a grace afterwards, so our own outage makes no agent
-// offline that was not before.
+// serving reads, as a part of a pipeline, who serves agents.
+type serving struct {
+	now    *redis.TimeCmd
+	fields *redis.SliceCmd
+}
+
+func (v *serving) read(ctx context.Context, p redis.Pipeliner) {
+	v.now, v.fields = p.Time(ctx), p.HMGet(ctx, record+"serving", "beat", "from", "until")
+}
+
+func (v *serving) err() error {
+	if err := errors.Join(v.now.Err(), v.fields.Err()); err != nil {
+		return fault("read who serves agents", err)
+	}
+	return nil
+}
+
+// noCeiling is the ceiling of a time at which agents can reach us.
+const noCeiling = math.MaxInt64
+
+// ceiling is the time, in milliseconds of the store's clock, beyond which silence makes no agent offline. It stands still
+// while nobody serves agents, and for a grace afterwards, so our own outage makes no agent offline that was not before.
+func (s *Store) ceilingOf(v serving) int64 {
+	at, f := v.now.Val().UnixMilli(), v.fields.Val()
+	patience, ceiling := s.opts.OfflineAfter.Milliseconds(), int64(noCeiling)
+	if beat := number(f[0]); beat != 0 && at-beat > 3*s.beatEvery().Milliseconds() {
+		ceiling = min(ceiling, beat-patience)
+	}
+	if from, until := number(f[1]), number(f[2]); at < until {
+		ceiling = min(ceiling, from-patience)
+	}
+	return ceiling
+}
+
+// cutOf is the time such that agents that were last heard of at or before it are offline. At 0 stand those never heard of.
+func (s *Store) cutOf(v serving) int64 {
+	return max(min(v.now.Val().UnixMilli()-s.opts.OfflineAfter.Milliseconds(), s.ceilingOf(v)), 0)
+}
+
+// offlineBefore reads what cutOf returns.
 func (s *Store) offlineBefore(ctx context.Context) (int64, error) {
-	var now *redis.TimeCmd
-	var serving *redis.SliceCmd
-	err := s.pipelined(ctx, "read who serves agents", func(p redis.Pipeliner) {
-		now, serving = p.Time(ctx), p.HMGet(ctx, record+"serving", "beat", "from", "until")
-	})
-	if err != nil {
+	var v serving
+	if err := s.pipelined(ctx, "read who serves agents", func(p redis.Pipeliner) { v.read(ctx, p) }); err != nil {
 		return 0, err
 	}
-	at, v := now.Val().UnixMilli(), serving.Val()
-	patience := s.opts.OfflineAfter.Milliseconds()
-	cut := at - patience
-	if beat := number(v[0]); beat != 0 && at-beat > 3*s.beatEvery().Milliseconds() {
-		cut = min(cut, beat-patience)
+	return s.cutOf(v), nil
+}
+
+// judged runs a script that takes the patience and the ceiling in every shard, in one round trip: the ceiling is taken to be
+// what it was last, is read beside, and if it is another now the scripts run again.
+func (s *Store) judged(ctx context.Context, sc *script, ids []instrumentation.ID) ([]*call, error) {
+	for range racers {
+		is := s.ceiling.Load()
+		limit := ""
+		if is != noCeiling {
+			limit = itoa(is)
+		}
+		var calls []*call
+		for sh := range shard(shards) {
+			calls = append(calls, &call{script: sc, key: sh.prefix(), args: append([]any{s.opts.OfflineAfter.Milliseconds(), limit}, anys(ids)...)})
+		}
+		var v serving
+		if err := s.doAll(ctx, calls, func(p redis.Pipeliner) { v.read(ctx, p) }); err != nil {
+			return nil, err
+		}
+		if err := v.err(); err != nil {
+			return nil, err
+		}
+		if now := s.ceilingOf(v); now != is {
+			s.ceiling.Store(now)
+			continue
+		}
+		return calls, nil
 	}
-	if from, until := number(v[1]), number(v[2]); at < until {
-		cut = min(cut, from-patience)
-	}
-	return max(cut, 0), nil // 0: never heard of
+	return nil, fmt.Errorf("%s: %w: who serves agents changes all the time", sc.name, instrumentation.ErrNotReady)
 }
 
 // Coverage implements instrumentation.Store.
 func (s *Store) Coverage(ctx context.Context, ids ...instrumentation.ID) ([]instrumentation.Coverage, error) {
 	out := make([]instrumentation.Coverage, len(ids))
-	if len(ids) == 0 {
-		return out, nil
-	}
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, err
-	}
 	for from := 0; from < len(ids); from += 500 {
 		part := ids[from:min(from+500, len(ids))]
-		var calls []*call
-		for sh := range shard(shards) {
-			calls = append(calls, &call{script: coverageScript, key: sh.prefix(), args: append([]any{cut}, anys(part)...)})
-		}
-		if err := s.doAll(ctx, calls); err != nil {
+		calls, err := s.judged(ctx, coverageScript, part)
+		if err != nil {
 			return nil, err
 		}
 		for _, c := range calls {
-			n := list(c.reply)
-			if len(n) != 5*len(part) {
-				return nil, badReply(coverageScript, c.reply)
-			}
-			for i := range part {
-				o := &out[from+i]
-				o.Expected += int(number(n[5*i]))
-				o.Running += int(number(n[5*i+1]))
-				o.Pending += int(number(n[5*i+2]))
-				o.Failed += int(number(n[5*i+3]))
-				o.Offline += int(number(n[5*i+4]))
+			for n := range slices.Chunk(list(c.reply), 6) {
+				if len(n) < 6 || number(n[0]) >= int64(len(part)) {
+					return nil, badReply(coverageScript, c.reply)
+				}
+				o := &out[from+int(number(n[0]))]
+				o.Expected += int(number(n[1]))
+				o.Running += int(number(n[2]))
+				o.Pending += int(number(n[3]))
+				o.Failed += int(number(n[4]))
+				o.Offline += int(number(n[5]))
 			}
 		}
 	}
@@ -97,147 +142,176 @@ type hostCounts struct {
 	removed                            bool // nothing is placed any more; the agent has not acknowledged that
 }
 
-// hostsOf returns the hosts of an instrumentation, sorted.
-func (s *Store) hostsOf(ctx context.Context, id instrumentation.ID) ([]hostCounts, error) {
-	cmds := make([]*redis.MapStringStringCmd, shards)
-	err := s.pipelined(ctx, "read the hosts of an instrumentation", func(p redis.Pipeliner) {
-		for sh := range shard(shards) {
-			cmds[sh] = p.HGetAll(ctx, sh.key("p:"+string(id)))
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	var out []hostCounts
-	for _, c := range cmds {
-		for host, v := range c.Val() {
-			h := hostCounts{removed: v == "x"}
-			if h.host, err = uuid.Parse(host); err != nil {
-				return nil, fmt.Errorf("read the hosts of %s: %w", id, err)
-			}
-			if !h.removed {
-				n := strings.Split(v, ",")
-				if len(n) != 4 {
-					return nil, fmt.Errorf("read the counts of %s on host %s: %q is not valid", id, host, v)
+// hostsOf returns the hosts of each instrumentation, sorted.
+func (s *Store) hostsOf(ctx context.Context, ids ...instrumentation.ID) ([][]hostCounts, error) {
+	out := make([][]hostCounts, 0, len(ids))
+	for part := range slices.Chunk(ids, 100) {
+		cmds := make([][shards]*redis.MapStringStringCmd, len(part))
+		err := s.pipelined(ctx, "read the hosts of instrumentations", func(p redis.Pipeliner) {
+			for i, id := range part {
+				for sh := range shard(shards) {
+					cmds[i][sh] = p.HGetAll(ctx, sh.key("p:"+string(id)))
 				}
-				h.expected, h.running, h.pending, h.failed = int(number(n[0])), int(number(n[1])), int(number(n[2])), int(number(n[3]))
 			}
-			out = append(out, h)
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range part {
+			var hosts []hostCounts
+			for _, c := range cmds[i] {
+				for host, v := range c.Val() {
+					h, err := parseHostCounts(host, v)
+					if err != nil {
+						return nil, fmt.Errorf("read the hosts of %s: %w", id, err)
+					}
+					hosts = append(hosts, h)
+				}
+			}
+			slices.SortFunc(hosts, func(a, b hostCounts) int { return strings.Compare(string(a.host[:]), string(b.host[:])) })
+			out = append(out, hosts)
 		}
 	}
-	slices.SortFunc(out, func(a, b hostCounts) int { return strings.Compare(string(a.host[:]), string(b.host[:])) })
 	return out, nil
+}
+
+func parseHostCounts(host, v string) (h hostCounts, err error) {
+	if h.host, err = uuid.Parse(host); err != nil {
+		return h, fmt.Errorf("a host's name: %w", err)
+	}
+	if h.removed = v == "x"; h.removed {
+		return h, nil
+	}
+	n := strings.Split(v, ",")
+	if len(n) != 4 {
+		return h, fmt.Errorf("the counts on host %s: %q is not valid", host, v)
+	}
+	h.expected, h.running, h.pending, h.failed = int(number(n[0])), int(number(n[1])), int(number(n[2])), int(number(n[3]))
+	return h, nil
 }
 
 // PlacedHosts returns every host whose document has the instrumentation, or whose agent has not acknowledged its removal.
 func (s *Store) PlacedHosts(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error) {
 	all, err := s.hostsOf(ctx, id)
-	out := make([]uuid.UUID, len(all))
-	for i, h := range all {
+	if err != nil {
+		return nil, err
+	}
+	out := make([]uuid.UUID, len(all[0]))
+	for i, h := range all[0] {
 		out[i] = h.host
 	}
-	return out, err
+	return out, nil
 }
 
 // Unacknowledged returns the hosts whose document does not have the instrumentation any more, and whose agent has not said
 // that it has applied that.
 func (s *Store) Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error) {
 	all, err := s.hostsOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	var out []uuid.UUID
-	for _, h := range all {
+	for _, h := range all[0] {
 		if h.removed {
 			out = append(out, h.host)
 		}
 	}
-	return out, err
-}
-
-// CountPlaces implements instrumentation.Store.
-func (s *Store) CountPlaces(ctx context.Context, id instrumentation.ID) (hosts, vms int, err error) {
-	records, err := s.Get(ctx, id)
-	if err != nil {
-		return 0, 0, err
-	}
-	cmds := make([]*redis.SliceCmd, shards)
-	err = s.pipelined(ctx, "count the places", func(p redis.Pipeliner) {
-		for sh := range shard(shards) {
-			cmds[sh] = p.HMGet(ctx, sh.key("tot"), string(id)+":h", string(id)+":e")
-		}
-	})
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, c := range cmds {
-		hosts += int(number(c.Val()[0]))
-		vms += int(number(c.Val()[1]))
-	}
-	if r := records[0]; r != nil && !r.Scope.Zones(r.Owner) {
-		vms = 0
-	}
-	return hosts, vms, nil
+	return out, nil
 }
 
 // maxProblems is how many kinds of problems are told.
 const maxProblems = 20
 
-// Problems implements instrumentation.Store. The kinds with the most sources are told.
-func (s *Store) Problems(ctx context.Context, id instrumentation.ID) ([]instrumentation.Problem, error) {
-	hosts, err := s.hostsOf(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	type kind struct {
-		status  instrumentation.Status
-		message string
-	}
-	found := make(map[kind]*instrumentation.Problem)
-	note := func(status instrumentation.Status, message string, sources int, example uuid.UUID) {
-		if status == instrumentation.StatusRunning || sources <= 0 {
-			return
-		}
-		p := found[kind{status, message}]
-		if p == nil {
-			p = &instrumentation.Problem{Status: status, Message: message, ExampleVM: example}
-			found[kind{status, message}] = p
-		}
-		p.Sources += sources
-	}
-	hosts = slices.DeleteFunc(hosts, func(h hostCounts) bool { return h.removed })
-	for chunk := range slices.Chunk(hosts, 500) {
-		ids := make([]uuid.UUID, len(chunk))
-		for i, h := range chunk {
-			ids[i] = h.host
-		}
-		views, err := s.views(ctx, id, ids, cut)
+// Problems implements instrumentation.Store. It looks only at the hosts on which something does not run, all of them in a
+// number of round trips that grows with the hosts and not with the ids. The kinds with the most sources are told.
+func (s *Store) Problems(ctx context.Context, ids ...instrumentation.ID) ([][]instrumentation.Problem, error) {
+	found := make([]problems, len(ids))
+	var spots []spot
+	for from := 0; from < len(ids); from += 500 {
+		part := ids[from:min(from+500, len(ids))]
+		calls, err := s.judged(ctx, troubleScript, part)
 		if err != nil {
 			return nil, err
 		}
-		for _, v := range views {
-			if !v.placed {
-				continue
-			}
-			rest := v.place.expected - len(v.others)
-			example := uuid.Nil
-			for _, z := range zoneIDs(v.place.zones) {
-				if f, otherwise := v.others[z]; otherwise {
-					note(f.Status, f.Message, 1, z)
-				} else if example == uuid.Nil {
-					example = z
+		for _, c := range calls {
+			for n := range slices.Chunk(list(c.reply), 2) {
+				if len(n) < 2 || number(n[0]) >= int64(len(part)) {
+					return nil, badReply(troubleScript, c.reply)
 				}
+				host, err := uuid.Parse(text(n[1]))
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", troubleScript.name, err)
+				}
+				i := from + int(number(n[0]))
+				spots = append(spots, spot{of: i, id: ids[i], host: host})
 			}
-			note(v.status, v.message, rest, example)
 		}
 	}
-	out := make([]instrumentation.Problem, 0, len(found))
-	for _, p := range found {
-		out = append(out, *p)
+	for part := range slices.Chunk(spots, 500) {
+		views, err := s.views(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for i, v := range views {
+			if v.placed {
+				found[part[i].of].note(v)
+			}
+		}
+	}
+	out := make([][]instrumentation.Problem, len(ids))
+	for i := range found {
+		out[i] = found[i].worst()
+	}
+	return out, nil
+}
+
+// problems gathers those of one instrumentation.
+type problems map[problemKind]*instrumentation.Problem
+
+type problemKind struct {
+	status  instrumentation.Status
+	message string
+}
+
+// note adds what does not run on one host.
+func (p *problems) note(v view) {
+	rest, example := v.place.expected-len(v.others), uuid.Nil
+	for _, z := range zoneIDs(v.place.zones) {
+		if f, otherwise := v.others[z]; otherwise {
+			p.add(f.Status, f.Message, 1, z)
+		} else if example == uuid.Nil {
+			example = z
+		}
+	}
+	p.add(v.status, v.message, rest, example)
+}
+
+func (p *problems) add(status instrumentation.Status, message string, sources int, example uuid.UUID) {
+	if status == instrumentation.StatusRunning || sources <= 0 {
+		return
+	}
+	if *p == nil {
+		*p = make(problems)
+	}
+	kind := problemKind{status, message}
+	one := (*p)[kind]
+	if one == nil {
+		one = &instrumentation.Problem{Status: status, Message: message, ExampleVM: example}
+		(*p)[kind] = one
+	}
+	if example != uuid.Nil && (one.ExampleVM == uuid.Nil || strings.Compare(string(example[:]), string(one.ExampleVM[:])) < 0) {
+		one.ExampleVM = example
+	}
+	one.Sources += sources
+}
+
+func (p *problems) worst() []instrumentation.Problem {
+	out := make([]instrumentation.Problem, 0, len(*p))
+	for _, one := range *p {
+		out = append(out, *one)
 	}
 	slices.SortFunc(out, func(a, b instrumentation.Problem) int {
 		return cmp.Or(cmp.Compare(b.Sources, a.Sources), cmp.Compare(a.Status, b.Status), strings.Compare(a.Message, b.Message))
 	})
-	return out[:min(len(out), maxProblems)], nil
+	return out[:min(len(out), maxProblems)]
 }

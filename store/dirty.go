@@ -67,8 +67,8 @@ type claimed struct {
 	mark  int64
 }
 
-// claim takes the n first of all shards' queues. Another worker may be quicker, so fewer than n says nothing of how many
-// there are; none says that nothing was free.
+// claim takes up to n from the heads of all shards' queues. Another worker may be quicker, so fewer than n says nothing of
+// how many there are; none says that nothing was free.
 func (s *Store) claim(ctx context.Context, kind, worker string, n int, lease time.Duration) ([]claimed, error) {
 	if n <= 0 {
 		return nil, nil
@@ -114,15 +114,18 @@ func (s *Store) claim(ctx context.Context, kind, worker string, n int, lease tim
 	return nil, nil
 }
 
-// first returns the n members that come first in the queues of all shards together, after lapsed claims went back.
+// first returns up to n members from the heads of all shards' queues, after lapsed claims went back: none that is not urgent
+// while one that is waits, and of the others those that have waited longest. A shard gives no more than twice its share, so
+// that a long queue is not read again and again.
 func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, error) {
+	share := max(8, 2*(n+shards-1)/shards)
 	for {
 		var now *redis.TimeCmd
 		queues, leases := make([]*redis.ZSliceCmd, shards), make([]*redis.ZSliceCmd, shards)
 		err := s.pipelined(ctx, "read the queue", func(p redis.Pipeliner) {
 			now = p.Time(ctx)
 			for sh := range shard(shards) {
-				queues[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"dirty"), 0, int64(n-1))
+				queues[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"dirty"), 0, int64(min(n, share)-1))
 				leases[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"leased"), 0, 0)
 			}
 		})
@@ -131,8 +134,11 @@ func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, err
 		}
 		var lapsed []*call
 		var all []redis.Z
+		moreUrgent := false
 		for sh := range shard(shards) {
-			all = append(all, queues[sh].Val()...)
+			q := queues[sh].Val()
+			all = append(all, q...)
+			moreUrgent = moreUrgent || len(q) == share && q[len(q)-1].Score < later
 			if l := leases[sh].Val(); len(l) > 0 && int64(l[0].Score) <= now.Val().UnixMilli() {
 				lapsed = append(lapsed, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
 			}
@@ -144,9 +150,13 @@ func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, err
 			continue
 		}
 		slices.SortFunc(all, func(a, b redis.Z) int { return cmp.Compare(a.Score, b.Score) })
-		ids := make([]string, min(n, len(all)))
-		for i := range ids {
-			ids[i], _ = all[i].Member.(string)
+		ids := make([]string, 0, min(n, len(all)))
+		for _, z := range all[:cap(ids)] {
+			if moreUrgent && z.Score >= later {
+				break
+			}
+			id, _ := z.Member.(string)
+			ids = append(ids, id)
 		}
 		return parseIDs(ids)
 	}
@@ -166,7 +176,14 @@ func (s *Store) ClaimHosts(ctx context.Context, worker string, n int, lease time
 // ReleaseHost gives a lease back and keeps the mark, so that the host is claimed again. It returns ErrClaimLost if the lease
 // has lapsed and another may have the host.
 func (s *Store) ReleaseHost(ctx context.Context, c Claim) error {
-	return s.unclaim(ctx, kindHost, c.Host, c.Token, "")
+	reply, err := s.do(ctx, unclaimScript, shardOf(c.Host).prefix(), kindHost, c.Host.String(), c.Token, "")
+	if err != nil {
+		return err
+	}
+	if number(reply) != 1 {
+		return fmt.Errorf("end the claim of %s: %w", c.Host, ErrClaimLost)
+	}
+	return nil
 }
 
 // ClaimVMs claims up to n dirty VMs for as long as the lease, those first that have waited longest.
@@ -179,24 +196,22 @@ func (s *Store) ClaimVMs(ctx context.Context, worker string, n int, lease time.D
 	return out, err
 }
 
-// DoneVM ends a claim and removes the mark, unless the VM was marked again since. It returns ErrClaimLost if the lease has
-// lapsed and another may have the VM.
-func (s *Store) DoneVM(ctx context.Context, c VMClaim) error {
-	return s.unclaim(ctx, kindVM, c.VM, c.Token, itoa(c.Mark))
-}
-
-// ReleaseVM gives a lease back and keeps the mark.
-func (s *Store) ReleaseVM(ctx context.Context, c VMClaim) error {
-	return s.unclaim(ctx, kindVM, c.VM, c.Token, "")
-}
-
-func (s *Store) unclaim(ctx context.Context, kind string, id uuid.UUID, token, mark string) error {
-	reply, err := s.do(ctx, unclaimScript, shardOf(id).prefix(), kind, id.String(), token, mark)
-	if err != nil {
+// DoneVM ends claims, in one round trip for each server, and removes their marks, but those of VMs that were marked again
+// since. It returns ErrClaimLost if the lease of any has lapsed and another may have that VM; the others are done.
+func (s *Store) DoneVM(ctx context.Context, claims ...VMClaim) error {
+	calls := make([]*call, len(claims))
+	for i, c := range claims {
+		calls[i] = &call{
+			script: unclaimScript, key: shardOf(c.VM).prefix(), args: []any{kindVM, c.VM.String(), c.Token, itoa(c.Mark)},
+		}
+	}
+	if err := s.doAll(ctx, calls); err != nil {
 		return err
 	}
-	if number(reply) != 1 {
-		return fmt.Errorf("end the claim of %s: %w", id, ErrClaimLost)
+	for i, c := range calls {
+		if number(c.reply) != 1 {
+			return fmt.Errorf("end the claim of %s: %w", claims[i].VM, ErrClaimLost)
+		}
 	}
 	return nil
 }

@@ -48,6 +48,19 @@ func hasZone(zones, vm []byte) bool {
 	return false
 }
 
+// zonesOf packs the uuids of VMs, sorted.
+func zonesOf(vms []assignment.VM) []byte {
+	byUUID := func(a, b assignment.VM) int { return bytes.Compare(a.UUID[:], b.UUID[:]) }
+	if !slices.IsSortedFunc(vms, byUUID) {
+		vms = slices.SortedFunc(slices.Values(vms), byUUID)
+	}
+	zones := make([]byte, 0, 16*len(vms))
+	for i := range vms {
+		zones = append(zones, vms[i].UUID[:]...)
+	}
+	return zones
+}
+
 // zoneIDs unpacks a list of zones.
 func zoneIDs(zones []byte) []uuid.UUID {
 	out := make([]uuid.UUID, 0, len(zones)/16)
@@ -70,37 +83,38 @@ func parsePlace(meta, zones, added string) (place, error) {
 	return place{revision: revision, expected: int(number(parts[3])), zones: []byte(zones), added: []byte(added)}, nil
 }
 
-// places works out what a document places: its items, and what is expected beyond them because there was no room.
-func places(body []byte, counts []Counts) (map[instrumentation.ID]place, error) {
-	var items []struct {
-		ID        instrumentation.ID `json:"id"`
-		Revision  int                `json:"revision"`
-		WholeHost bool               `json:"wholeHost"`
-		VMs       []struct {
-			UUID uuid.UUID `json:"uuid"`
-		} `json:"vms"`
+// decodeItems reads as much of a document's body as places needs.
+func decodeItems(body []byte) ([]assignment.Item, error) {
+	var some []struct {
+		ID        string          `json:"id"`
+		Revision  int             `json:"revision"`
+		WholeHost bool            `json:"wholeHost"`
+		VMs       []assignment.VM `json:"vms"`
 	}
-	if err := json.Unmarshal(body, &items); err != nil {
+	if err := json.Unmarshal(body, &some); err != nil {
 		return nil, fmt.Errorf("decode the document: %w", err)
 	}
+	items := make([]assignment.Item, len(some))
+	for i, s := range some {
+		items[i] = assignment.Item{ID: s.ID, Revision: s.Revision, WholeHost: s.WholeHost, VMs: s.VMs}
+	}
+	return items, nil
+}
+
+// places works out what a document places: its items, and what is expected beyond them because there was no room.
+func places(items []assignment.Item, counts []Counts) (map[instrumentation.ID]place, error) {
 	out := make(map[instrumentation.ID]place, len(items))
-	for _, i := range items {
-		if i.Revision < 0 {
-			return nil, fmt.Errorf("the document's %s has a revision below zero", i.ID)
+	for i := range items {
+		item := &items[i]
+		if item.Revision < 0 {
+			return nil, fmt.Errorf("the document's %s has a revision below zero", item.ID)
 		}
-		p := place{revision: i.Revision, expected: 1}
-		if !i.WholeHost {
-			p.expected = len(i.VMs)
-			slices.SortFunc(i.VMs, func(a, b struct {
-				UUID uuid.UUID `json:"uuid"`
-			}) int {
-				return bytes.Compare(a.UUID[:], b.UUID[:])
-			})
-			for _, vm := range i.VMs {
-				p.zones = append(p.zones, vm.UUID[:]...)
-			}
+		p := place{revision: item.Revision, expected: 1}
+		if !item.WholeHost {
+			p.expected = len(item.VMs)
+			p.zones = zonesOf(item.VMs)
 		}
-		out[i.ID] = p
+		out[instrumentation.ID(item.ID)] = p
 	}
 	for _, c := range counts {
 		p, has := out[c.ID]
@@ -136,83 +150,6 @@ func (p place) follows(old place, was bool) (place, bool) {
 		}
 	}
 	return p, false
-}
-
-// CommitDocument stores the document that was computed from f. body is the canonical JSON of its items, hash theirs; placed
-// says how many sources of each instrumentation are expected on the host, including those that the document has no room
-// for, which count as failed. The version grows if the hash differs. committed is false when the facts have moved on since
-// they were read: the claim stands, and the caller reads them again. With ErrClaimLost the caller drops the work. After a
-// commit the claim and the mark are gone, and what has changed is marked to be judged.
-func (s *Store) CommitDocument(ctx context.Context, c Claim, f Facts, body []byte, hash string, placed []Counts) (v assignment.Version, committed bool, err error) {
-	if !f.complete || f.id != c.Host {
-		return v, false, errors.New("commit a document: the facts are not the claimed host's")
-	}
-	if hash == "" {
-		return v, false, errors.New("commit a document: the hash is missing")
-	}
-	now, err := places(body, placed)
-	if err != nil {
-		return v, false, fmt.Errorf("commit the document of %s: %w", c.Host, err)
-	}
-	v = f.Version
-	if v.Epoch == "" {
-		v.Epoch = firstEpoch
-	}
-	send := ""
-	if hash != v.Hash {
-		v.Generation++
-		v.Hash = hash
-		send = string(body)
-	}
-	var changed, removed []any
-	n, shrinks := 0, false
-	for id, p := range now {
-		old, was := f.placed[id]
-		next, same := p.follows(old, was)
-		if same {
-			continue
-		}
-		for _, z := range zoneIDs(old.zones) {
-			shrinks = shrinks || !next.has(z)
-		}
-		n++
-		changed = append(changed, string(id), next.revision, next.expected, string(next.zones), string(next.added))
-	}
-	for id := range f.placed {
-		if _, still := now[id]; !still {
-			removed = append(removed, string(id))
-			shrinks = true
-		}
-	}
-	kind := ChangeDocument
-	if shrinks {
-		kind = ChangeStop
-	}
-	args := []any{
-		c.Host.String(), c.Token, f.Wanted, f.Version.Epoch, f.Version.Generation, f.Version.Hash,
-		v.Epoch, v.Generation, v.Hash, send, kind, n,
-	}
-	reply, err := s.do(ctx, documentScript, shardOf(c.Host).prefix(), append(append(args, changed...), removed...)...)
-	if err != nil {
-		return assignment.Version{}, false, err
-	}
-	switch text(at(reply, 0)) {
-	case "OK":
-		s.judgeLater(ctx, toIDs(texts(at(reply, 1))))
-		return v, true, nil
-	case "MOVED":
-		return assignment.Version{Epoch: text(at(reply, 1)), Generation: number(at(reply, 2)), Hash: text(at(reply, 3))}, false, nil
-	case "LOST":
-		return assignment.Version{}, false, fmt.Errorf("commit the document of %s: %w", c.Host, ErrClaimLost)
-	}
-	return assignment.Version{}, false, badReply(documentScript, reply)
-}
-
-// judgeLater marks what has changed. It is a hint: what is lost is found by the workers' tick.
-func (s *Store) judgeLater(ctx context.Context, ids []instrumentation.ID) {
-	if err := s.MarkJudge(ctx, ids...); err != nil {
-		s.log.Warn("instrumentations could not be marked to be judged; the next tick finds them", "count", len(ids), "error", err)
-	}
 }
 
 // Documents returns the document of each host, in their order. Where none was ever committed, Version is zero.

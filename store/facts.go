@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
-	"iapi/assignment"
 	"iapi/instrumentation"
 	"iapi/inventory"
 )
@@ -61,13 +61,16 @@ func fromMicros(v string) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
+// hex16 is a digest as scripts take it.
+func hex16(digest uint64) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], digest)
+	return hex.EncodeToString(b[:])
+}
+
 // vmArgs appends a VM as the facts script takes it.
-func vmArgs(args []any, vm inventory.VM) ([]any, error) {
-	b, err := json.Marshal(vm)
-	if err != nil {
-		return nil, fmt.Errorf("encode VM %s: %w", vm.UUID, err)
-	}
-	return append(args, vm.UUID.String(), fmt.Sprintf("%016x", VMDigest(vm)), string(b)), nil
+func vmArgs(args []any, vm inventory.VM) []any {
+	return append(args, vm.UUID.String(), hex16(VMDigest(vm)), string(appendVM(nil, vm)))
 }
 
 // hint is what is noted of a VM, and what was before.
@@ -120,7 +123,7 @@ func (s *Store) note(ctx context.Context, asOf time.Time, hints []*hint) error {
 }
 
 // factCalls makes the calls that change VMs of a host, in pieces.
-func factCalls(asOf time.Time, mode string, host uuid.UUID, vms []inventory.VM) ([]*call, error) {
+func factCalls(asOf time.Time, mode string, host uuid.UUID, vms []inventory.VM) []*call {
 	var calls []*call
 	for chunk := range slices.Chunk(vms, manyVMs) {
 		args := []any{host.String(), micros(asOf), mode}
@@ -129,14 +132,11 @@ func factCalls(asOf time.Time, mode string, host uuid.UUID, vms []inventory.VM) 
 				args = append(args, vm.UUID.String())
 				continue
 			}
-			var err error
-			if args, err = vmArgs(args, vm); err != nil {
-				return nil, err
-			}
+			args = vmArgs(args, vm)
 		}
 		calls = append(calls, &call{script: factsScript, key: shardOf(host).prefix(), args: args})
 	}
-	return calls, nil
+	return calls
 }
 
 // PutVMs writes what a read of the inventory that began at asOf says of some VMs: they are put on their hosts, removed from
@@ -189,10 +189,7 @@ func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vm
 	var calls []*call
 	var of []uuid.UUID
 	for host, vms := range vms {
-		part, err := factCalls(asOf, mode, host, vms)
-		if err != nil {
-			return err
-		}
+		part := factCalls(asOf, mode, host, vms)
 		for range part {
 			of = append(of, host)
 		}
@@ -238,9 +235,7 @@ func (s *Store) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UU
 		if h.refused {
 			continue
 		}
-		if args, err = vmArgs(args, here[i]); err != nil {
-			return false, err
-		}
+		args = vmArgs(args, here[i])
 		if h.before != uuid.Nil && h.before != host {
 			leave[h.before] = append(leave[h.before], here[i])
 		}
@@ -365,44 +360,6 @@ func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
 	return out, nil
 }
 
-// Facts reads what is known of a host. The count of marks is read before all else, so a commit with these facts fails if any
-// of them has changed meanwhile.
-func (s *Store) Facts(ctx context.Context, host uuid.UUID) (Facts, error) {
-	sh, id := shardOf(host), host.String()
-	f := Facts{id: host, complete: true}
-	var wanted *redis.StringCmd
-	var fact *redis.SliceCmd
-	var vms, on, add *redis.MapStringStringCmd
-	err := s.pipelined(ctx, "read the facts", func(p redis.Pipeliner) {
-		wanted = p.HGet(ctx, sh.key("wanted"), id)
-		fact = p.HMGet(ctx, sh.key("fact:"+id), "host", "status", "read", "epoch", "gen", "hash")
-		on, add = p.HGetAll(ctx, sh.key("on:"+id)), p.HGetAll(ctx, sh.key("add:"+id))
-		vms = p.HGetAll(ctx, sh.key("vms:"+id))
-	})
-	if err != nil {
-		return Facts{}, err
-	}
-	f.Wanted = number(wanted.Val())
-	v := fact.Val()
-	if f.Host, f.Known, err = decodeHost(host, text(v[0]), text(v[1])); err != nil {
-		return Facts{}, err
-	}
-	f.AsOf = fromMicros(text(v[2]))
-	f.Version = assignment.Version{Epoch: text(v[3]), Generation: number(v[4]), Hash: text(v[5])}
-	if f.placed, err = parsePlaces(on.Val(), add.Val()); err != nil {
-		return Facts{}, fmt.Errorf("read the places of host %s: %w", host, err)
-	}
-	for id, entry := range vms.Val() {
-		vm, err := decodeVM(id, entry)
-		if err != nil {
-			return Facts{}, err
-		}
-		f.VMs = append(f.VMs, vm)
-	}
-	slices.SortFunc(f.VMs, func(a, b inventory.VM) int { return strings.Compare(string(a.UUID[:]), string(b.UUID[:])) })
-	return f, nil
-}
-
 func decodeHost(id uuid.UUID, entry, status string) (h inventory.Host, known bool, err error) {
 	if entry == "" {
 		return inventory.Host{UUID: id}, false, nil
@@ -412,18 +369,6 @@ func decodeHost(id uuid.UUID, entry, status string) (h inventory.Host, known boo
 	}
 	h.Status = status
 	return h, true, nil
-}
-
-// decodeVM reads asof|digest|JSON.
-func decodeVM(id, entry string) (vm inventory.VM, err error) {
-	parts := strings.SplitN(entry, "|", 3)
-	if len(parts) != 3 {
-		return vm, fmt.Errorf("decode VM %s: the entry is not valid", id)
-	}
-	if err := json.Unmarshal([]byte(parts[2]), &vm); err != nil {
-		return vm, fmt.Errorf("decode VM %s: %w", id, err)
-	}
-	return vm, nil
 }
 
 // hostOf returns the host that a VM was last seen on, Nil if none is noted. It is a hint.
@@ -446,25 +391,6 @@ func (s *Store) hostOf(ctx context.Context, vm uuid.UUID) (uuid.UUID, error) {
 		return uuid.Nil, fmt.Errorf("find the host of VM %s: %w", vm, err)
 	}
 	return id, nil
-}
-
-// VM implements instrumentation.Store.
-func (s *Store) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
-	host, err := s.hostOf(ctx, vm)
-	if err != nil || host == uuid.Nil {
-		return nil, err
-	}
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
-	entry, err := s.client.HGet(ctx, shardOf(host).key("vms:"+host.String()), vm.String()).Result()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fault("read a VM", err)
-	}
-	v, err := decodeVM(vm.String(), entry)
-	return &v, err
 }
 
 // parsePlaces reads what a host's document places, from the hashes on and add.

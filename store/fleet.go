@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"iapi/instrumentation"
+	"iapi/inventory"
 )
 
 var (
@@ -71,45 +73,56 @@ func (s *Store) Fleet(ctx context.Context, online *bool, p instrumentation.Page)
 	if err != nil {
 		return nil, false, err
 	}
-	found, err = s.fleetHosts(ctx, ids, cut)
+	if len(ids) == 0 {
+		return nil, next, nil
+	}
+	found, _, err = s.fleetHosts(ctx, ids)
 	return found, next, err
 }
 
-// fleetHosts reads hosts and their agents.
-func (s *Store) fleetHosts(ctx context.Context, ids []uuid.UUID, cut int64) ([]instrumentation.FleetHost, error) {
+// agentFields are what parseFleetHost takes, of the facts of a host.
+var agentFields = []string{"host", "status", "session", "agent", "caps", "aepoch", "agen", "ahash"}
+
+// fleetHosts reads hosts and their agents. Those that the inventory does not have come without anything but their uuid.
+func (s *Store) fleetHosts(ctx context.Context, ids []uuid.UUID) (found []instrumentation.FleetHost, known []bool, err error) {
+	var who serving
 	facts, seen := make([]*redis.SliceCmd, len(ids)), make([]*redis.FloatCmd, len(ids))
-	err := s.pipelined(ctx, "read hosts", func(p redis.Pipeliner) {
+	err = s.pipelined(ctx, "read hosts", func(p redis.Pipeliner) {
+		who.read(ctx, p)
 		for i, h := range ids {
-			facts[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()),
-				"host", "status", "session", "agent", "caps", "aepoch", "agen", "ahash")
+			facts[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), agentFields...)
 			seen[i] = p.ZScore(ctx, shardOf(h).key("seen"), h.String())
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := make([]instrumentation.FleetHost, len(ids))
+	cut := s.cutOf(who)
+	found, known = make([]instrumentation.FleetHost, len(ids)), make([]bool, len(ids))
 	for i, id := range ids {
-		v := facts[i].Val()
-		if out[i].Host, _, err = decodeHost(id, text(v[0]), text(v[1])); err != nil {
-			return nil, err
+		if found[i], err = parseFleetHost(id, facts[i].Val(), int64(seen[i].Val()), cut); err != nil {
+			return nil, nil, err
 		}
-		ms := int64(seen[i].Val())
-		if ms == 0 {
-			continue
-		}
-		a := &instrumentation.AgentInfo{
-			Version: text(v[3]), Online: ms > cut, LastSeen: time.UnixMilli(ms).UTC(),
-			Epoch: text(v[5]), Generation: number(v[6]), Hash: text(v[7]),
-		}
-		if caps := text(v[4]); caps != "" {
-			if err := json.Unmarshal([]byte(caps), &a.Capabilities); err != nil {
-				return nil, fmt.Errorf("decode the capabilities of host %s: %w", id, err)
-			}
-		}
-		out[i].Agent = a
+		known[i] = facts[i].Val()[0] != nil
 	}
-	return out, nil
+	return found, known, nil
+}
+
+// parseFleetHost makes a host and its agent of agentFields and of the last contact (ms; 0: never).
+func parseFleetHost(id uuid.UUID, v []any, seen, cut int64) (h instrumentation.FleetHost, err error) {
+	if h.Host, _, err = decodeHost(id, text(v[0]), text(v[1])); err != nil || seen == 0 {
+		return h, err
+	}
+	h.Agent = &instrumentation.AgentInfo{
+		Version: text(v[3]), Online: seen > cut, LastSeen: time.UnixMilli(seen).UTC(),
+		Epoch: text(v[5]), Generation: number(v[6]), Hash: text(v[7]),
+	}
+	if caps := text(v[4]); caps != "" {
+		if err := json.Unmarshal([]byte(caps), &h.Agent.Capabilities); err != nil {
+			return h, fmt.Errorf("decode the capabilities of host %s: %w", id, err)
+		}
+	}
+	return h, nil
 }
 
 // FleetSize implements instrumentation.Store.
@@ -150,21 +163,86 @@ func (s *Store) FleetSize(ctx context.Context, online *bool) (int, error) {
 	return max(total-up, 0), nil
 }
 
-// Host implements instrumentation.Store.
+// Host returns a host of the inventory and its agent, nil where the inventory has none of that uuid.
 func (s *Store) Host(ctx context.Context, host uuid.UUID) (*instrumentation.FleetHost, error) {
-	known, err := s.Knows(ctx, host)
-	if err != nil || !known {
-		return nil, err
-	}
-	cut, err := s.offlineBefore(ctx)
+	found, err := s.FleetHosts(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.fleetHosts(ctx, []uuid.UUID{host}, cut)
+	return found[0], nil
+}
+
+// FleetHosts implements instrumentation.Store.
+func (s *Store) FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.FleetHost, error) {
+	if len(hosts) == 0 {
+		return nil, nil
+	}
+	found, known, err := s.fleetHosts(ctx, hosts)
 	if err != nil {
 		return nil, err
 	}
-	return &found[0], nil
+	out := make([]*instrumentation.FleetHost, len(hosts))
+	for i := range hosts {
+		if known[i] {
+			out[i] = &found[i]
+		}
+	}
+	return out, nil
+}
+
+// VM returns what is known of a machine, nil where nothing is.
+func (s *Store) VM(ctx context.Context, vm uuid.UUID) (*inventory.VM, error) {
+	found, err := s.Machines(ctx, vm)
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// Machines implements instrumentation.Store.
+func (s *Store) Machines(ctx context.Context, vms ...uuid.UUID) ([]*inventory.VM, error) {
+	out := make([]*inventory.VM, len(vms))
+	if len(vms) == 0 {
+		return out, nil
+	}
+	cmds := make([]*redis.StringCmd, len(vms))
+	err := s.pipelined(ctx, "find the hosts of VMs", func(p redis.Pipeliner) {
+		for i, vm := range vms {
+			cmds[i] = p.HGet(ctx, shardOf(vm).key("vmhost"), vm.String())
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	hosts := make([]string, len(vms))
+	for i := range vms {
+		_, hosts[i], _ = strings.Cut(cmds[i].Val(), "|")
+	}
+	if !slices.ContainsFunc(hosts, func(h string) bool { return h != "" }) {
+		return out, nil
+	}
+	err = s.pipelined(ctx, "read VMs", func(p redis.Pipeliner) {
+		for i, vm := range vms {
+			cmds[i] = nil
+			if id, err := uuid.Parse(hosts[i]); err == nil {
+				cmds[i] = p.HGet(ctx, shardOf(id).key("vms:"+id.String()), vm.String())
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, vm := range vms {
+		if cmds[i] == nil || cmds[i].Val() == "" {
+			continue
+		}
+		v, err := decodeVM(vm.String(), cmds[i].Val())
+		if err != nil {
+			return nil, err
+		}
+		out[i] = &v
+	}
+	return out, nil
 }
 
 var _ instrumentation.Store = (*Store)(nil)

@@ -26,7 +26,7 @@ func shardOf(id uuid.UUID) shard {
 //	hosts                zset  host, 0            hosts in the inventory, by name
 //	fact:<host>          hash  host, asof (of host), vmasof, gone, epoch, gen, hash, body, session, seq, agent, caps,
 //	                           aepoch, agen, ahash, targets
-//	vms:<host>           hash  VM → asof|digest|JSON
+//	vms:<host>           hash  VM → asof|digest|VM; see appendVM
 //	digests              hash  host → high|low|count
 //	vmhost               hash  VM → asof|host     a hint; host is empty once the VM is gone
 //	vmgone               zset  VM, time           hints that can be forgotten

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ const noRoom = "the host runs as many instrumentations as it may"
 
 // view is one instrumentation on one host as readers see it.
 type view struct {
-	host     inventory.Host
+	host     instrumentation.FleetHost
 	placed   bool
 	place    place
 	reported bool
@@ -38,19 +37,31 @@ type view struct {
 	online   bool
 }
 
-// views reads one instrumentation on several hosts in one round trip for each server.
-func (s *Store) views(ctx context.Context, id instrumentation.ID, hosts []uuid.UUID, cut int64) ([]view, error) {
+// spot is an instrumentation on a host. of is whatever its user knows it by.
+type spot struct {
+	of   int
+	id   instrumentation.ID
+	host uuid.UUID
+}
+
+// views reads how instrumentations fare on hosts, in one round trip for each server.
+func (s *Store) views(ctx context.Context, spots []spot) ([]view, error) {
+	if len(spots) == 0 {
+		return nil, nil
+	}
 	type reply struct {
 		fact, on    *redis.SliceCmd
 		add, status *redis.StringCmd
 		seen        *redis.FloatCmd
 	}
-	replies := make([]reply, len(hosts))
+	var who serving
+	replies := make([]reply, len(spots))
 	err := s.pipelined(ctx, "read places", func(p redis.Pipeliner) {
-		for i, h := range hosts {
-			sh, name := shardOf(h), h.String()
+		who.read(ctx, p)
+		for i, at := range spots {
+			sh, name, id := shardOf(at.host), at.host.String(), at.id
 			replies[i] = reply{
-				fact:   p.HMGet(ctx, sh.key("fact:"+name), "host", "status"),
+				fact:   p.HMGet(ctx, sh.key("fact:"+name), agentFields...),
 				on:     p.HMGet(ctx, sh.key("on:"+name), "m"+string(id), "v"+string(id)),
 				add:    p.HGet(ctx, sh.key("add:"+name), string(id)),
 				status: p.HGet(ctx, sh.key("st:"+name), string(id)),
@@ -61,16 +72,18 @@ func (s *Store) views(ctx context.Context, id instrumentation.ID, hosts []uuid.U
 	if err != nil {
 		return nil, err
 	}
-	out := make([]view, len(hosts))
+	cut := s.cutOf(who)
+	out := make([]view, len(spots))
 	for i, r := range replies {
+		id, host := spots[i].id, spots[i].host
 		v := &out[i]
-		if v.host, _, err = decodeHost(hosts[i], text(r.fact.Val()[0]), text(r.fact.Val()[1])); err != nil {
+		if v.host, err = parseFleetHost(host, r.fact.Val(), int64(r.seen.Val()), cut); err != nil {
 			return nil, err
 		}
 		if meta := text(r.on.Val()[0]); meta != "" {
 			v.placed = true
 			if v.place, err = parsePlace(meta, text(r.on.Val()[1]), r.add.Val()); err != nil {
-				return nil, fmt.Errorf("read %s on host %s: %w", id, hosts[i], err)
+				return nil, fmt.Errorf("read %s on host %s: %w", id, host, err)
 			}
 		}
 		if ms := int64(r.seen.Val()); ms > 0 {
@@ -78,7 +91,7 @@ func (s *Store) views(ctx context.Context, id instrumentation.ID, hosts []uuid.U
 			v.online = ms > cut
 		}
 		if err := v.judge(r.status.Val()); err != nil {
-			return nil, fmt.Errorf("read how %s fares on host %s: %w", id, hosts[i], err)
+			return nil, fmt.Errorf("read how %s fares on host %s: %w", id, host, err)
 		}
 	}
 	return out, nil
@@ -123,31 +136,48 @@ func (v *view) judge(entry string) error {
 
 func (v *view) placement() instrumentation.HostPlacement {
 	return instrumentation.HostPlacement{
-		Host: v.host, VMs: zoneIDs(v.place.zones), Status: v.status, Message: v.message, Since: v.since, Failures: v.others,
+		Host: v.host.Host, Agent: v.host.Agent, VMs: zoneIDs(v.place.zones), Status: v.status, Message: v.message, Since: v.since, Failures: v.others,
 	}
 }
 
 // HostPlacement implements instrumentation.Store.
 func (s *Store) HostPlacement(ctx context.Context, id instrumentation.ID, host uuid.UUID) (*instrumentation.HostPlacement, error) {
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	views, err := s.views(ctx, id, []uuid.UUID{host}, cut)
+	views, err := s.views(ctx, []spot{{id: id, host: host}})
 	if err != nil || !views[0].placed {
 		return nil, err
 	}
 	p := views[0].placement()
-	return &p, nil
+	var targets *redis.StringCmd
+	err = s.pipelined(ctx, "read the targets of a host", func(p redis.Pipeliner) {
+		targets = p.HGet(ctx, shardOf(host).key("fact:"+host.String()), "targets")
+	})
+	if err != nil {
+		return nil, err
+	}
+	reported, err := targetsOf(id, host, targets.Val())
+	for _, t := range reported {
+		p.Targets = append(p.Targets, instrumentation.TargetStatus{
+			Target: t.Target, Connected: t.Connected, Dropped: t.Dropped, LastError: t.LastError,
+		})
+	}
+	return &p, err
+}
+
+// targetsOf picks what an agent has reported of the targets of one instrumentation.
+func targetsOf(id instrumentation.ID, host uuid.UUID, entry string) (out []TargetStatus, err error) {
+	if entry == "" {
+		return nil, nil
+	}
+	var all []TargetStatus
+	if err := json.Unmarshal([]byte(entry), &all); err != nil {
+		return nil, fmt.Errorf("decode the targets of host %s: %w", host, err)
+	}
+	return slices.DeleteFunc(all, func(t TargetStatus) bool { return t.Instrumentation != id }), nil
 }
 
 // AgentStatus returns what a host's agent has last reported of one instrumentation, beside what the document says.
 func (s *Store) AgentStatus(ctx context.Context, id instrumentation.ID, host uuid.UUID) (AgentStatus, error) {
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return AgentStatus{}, err
-	}
-	views, err := s.views(ctx, id, []uuid.UUID{host}, cut)
+	views, err := s.views(ctx, []spot{{id: id, host: host}})
 	if err != nil {
 		return AgentStatus{}, err
 	}
@@ -165,18 +195,8 @@ func (s *Store) AgentStatus(ctx context.Context, id instrumentation.ID, host uui
 		Current: assignment.Version{Epoch: text(f[0]), Generation: number(f[1]), Hash: text(f[2])},
 		Applied: assignment.Version{Epoch: text(f[3]), Generation: number(f[4]), Hash: text(f[5])},
 	}
-	if t := text(f[6]); t != "" {
-		var all []TargetStatus
-		if err := json.Unmarshal([]byte(t), &all); err != nil {
-			return AgentStatus{}, fmt.Errorf("decode the targets of host %s: %w", host, err)
-		}
-		for _, t := range all {
-			if t.Instrumentation == id {
-				a.Targets = append(a.Targets, t)
-			}
-		}
-	}
-	return a, nil
+	a.Targets, err = targetsOf(id, host, text(f[6]))
+	return a, err
 }
 
 // first checks a page that only goes forward, and parses its cursor.
@@ -193,97 +213,138 @@ func first(p instrumentation.Page) (n int, after uuid.UUID, err error) {
 }
 
 // Hosts implements instrumentation.Store.
-func (s *Store) Hosts(ctx context.Context, id instrumentation.ID, p instrumentation.Page) (found []instrumentation.HostPlacement, next bool, err error) {
+func (s *Store) Hosts(ctx context.Context, p instrumentation.Page, ids ...instrumentation.ID) ([]instrumentation.Places[instrumentation.HostPlacement], error) {
 	n, after, err := first(p)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	all, err := s.hostsOf(ctx, id)
+	all, err := s.hostsOf(ctx, ids...)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	var hosts []uuid.UUID
-	for _, h := range all {
-		if !h.removed && (p.After == "" || strings.Compare(string(h.host[:]), string(after[:])) > 0) {
-			hosts = append(hosts, h.host)
+	out := make([]instrumentation.Places[instrumentation.HostPlacement], len(ids))
+	var spots []spot
+	for i, hosts := range all {
+		taken := 0
+		for _, h := range hosts {
+			if h.removed {
+				continue
+			}
+			out[i].Total++
+			if p.After != "" && strings.Compare(string(h.host[:]), string(after[:])) <= 0 {
+				continue
+			}
+			if taken++; taken <= n {
+				spots = append(spots, spot{of: i, id: ids[i], host: h.host})
+			}
+		}
+		out[i].Next = taken > n
+	}
+	for part := range slices.Chunk(spots, 500) {
+		views, err := s.views(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range views {
+			if v.placed {
+				of := &out[part[k].of]
+				of.Items = append(of.Items, v.placement())
+			}
 		}
 	}
-	next = len(hosts) > n
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	views, err := s.views(ctx, id, hosts[:min(n, len(hosts))], cut)
-	for _, v := range views {
-		if v.placed {
-			found = append(found, v.placement())
-		}
-	}
-	return found, next, err
+	return out, nil
 }
 
-// zoneOn is a zone and its host.
-type zoneOn struct{ vm, host uuid.UUID }
+// zoneOn is a zone of an instrumentation.
+type zoneOn struct {
+	spot
+	vm uuid.UUID
+}
 
-// VMs implements instrumentation.Store. It reads the list of zones of every host of the instrumentation, 16 bytes a zone,
-// and keeps only the page.
-func (s *Store) VMs(ctx context.Context, id instrumentation.ID, p instrumentation.Page) (found []instrumentation.VMPlacement, next bool, err error) {
+// VMs implements instrumentation.Store. It reads the list of zones of every host of the instrumentations, 16 bytes a zone,
+// and keeps only the pages.
+func (s *Store) VMs(ctx context.Context, p instrumentation.Page, ids ...instrumentation.ID) ([]instrumentation.Places[instrumentation.VMPlacement], error) {
 	n, after, err := first(p)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	all, err := s.hostsOf(ctx, id)
+	all, err := s.hostsOf(ctx, ids...)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	var page []zoneOn
-	for chunk := range slices.Chunk(all, 500) {
+	out := make([]instrumentation.Places[instrumentation.VMPlacement], len(ids))
+	var spots []spot
+	for i, hosts := range all {
+		for _, h := range hosts {
+			out[i].Total += h.expected
+			if !h.removed {
+				spots = append(spots, spot{of: i, id: ids[i], host: h.host})
+			}
+		}
+	}
+	pages := make([][]zoneOn, len(ids))
+	for chunk := range slices.Chunk(spots, 500) {
 		lists := make([]*redis.StringCmd, len(chunk))
 		err := s.pipelined(ctx, "read zones", func(p redis.Pipeliner) {
-			for i, h := range chunk {
-				lists[i] = p.HGet(ctx, shardOf(h.host).key("on:"+h.host.String()), "v"+string(id))
+			for i, at := range chunk {
+				lists[i] = p.HGet(ctx, shardOf(at.host).key("on:"+at.host.String()), "v"+string(at.id))
 			}
 		})
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		for i, l := range lists {
-			for _, z := range zoneIDs([]byte(l.Val())) {
+		for i, at := range chunk {
+			for _, z := range zoneIDs([]byte(lists[i].Val())) {
 				if p.After == "" || strings.Compare(string(z[:]), string(after[:])) > 0 {
-					page = append(page, zoneOn{z, chunk[i].host})
+					pages[at.of] = append(pages[at.of], zoneOn{at, z})
 				}
 			}
+			if last := i == len(chunk)-1 || chunk[i+1].of != at.of; last {
+				pages[at.of] = firstZones(pages[at.of], n+1)
+			}
 		}
-		slices.SortStableFunc(page, func(a, b zoneOn) int { return strings.Compare(string(a.vm[:]), string(b.vm[:])) })
-		page = slices.CompactFunc(page, func(a, b zoneOn) bool { return a.vm == b.vm })
-		page = page[:min(n+1, len(page))]
 	}
-	next = len(page) > n
-	page = page[:min(n, len(page))]
-	found, err = s.zonePlacements(ctx, id, page)
-	return found, next, err
+	var zones []zoneOn
+	for i, page := range pages {
+		out[i].Next = len(page) > n
+		zones = append(zones, page[:min(n, len(page))]...)
+	}
+	for part := range slices.Chunk(zones, 500) {
+		found, err := s.zonePlacements(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range found {
+			of := &out[part[k].of]
+			of.Items = append(of.Items, v)
+		}
+	}
+	return out, nil
+}
+
+// firstZones returns the first n zones by uuid, each once: one that moves may be on two hosts for a moment.
+func firstZones(page []zoneOn, n int) []zoneOn {
+	slices.SortStableFunc(page, func(a, b zoneOn) int { return strings.Compare(string(a.vm[:]), string(b.vm[:])) })
+	page = slices.CompactFunc(page, func(a, b zoneOn) bool { return a.vm == b.vm })
+	return page[:min(n, len(page))]
 }
 
 // zonePlacements reads how zones fare and what is known of them.
-func (s *Store) zonePlacements(ctx context.Context, id instrumentation.ID, page []zoneOn) ([]instrumentation.VMPlacement, error) {
-	if len(page) == 0 {
-		return nil, nil
-	}
-	cut, err := s.offlineBefore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byHost := make(map[uuid.UUID]view)
+func (s *Store) zonePlacements(ctx context.Context, page []zoneOn) ([]instrumentation.VMPlacement, error) {
+	seen := make(map[spot]view)
+	var spots []spot
 	for _, z := range page {
-		byHost[z.host] = view{}
+		if _, known := seen[z.spot]; !known {
+			seen[z.spot] = view{}
+			spots = append(spots, z.spot)
+		}
 	}
-	hosts := slices.Collect(maps.Keys(byHost))
-	views, err := s.views(ctx, id, hosts, cut)
+	views, err := s.views(ctx, spots)
 	if err != nil {
 		return nil, err
 	}
-	for i, h := range hosts {
-		byHost[h] = views[i]
+	for i, at := range spots {
+		seen[at] = views[i]
 	}
 	entries := make([]*redis.StringCmd, len(page))
 	err = s.pipelined(ctx, "read VMs", func(p redis.Pipeliner) {
@@ -296,7 +357,7 @@ func (s *Store) zonePlacements(ctx context.Context, id instrumentation.ID, page 
 	}
 	out := make([]instrumentation.VMPlacement, len(page))
 	for i, z := range page {
-		v := byHost[z.host]
+		v := seen[z.spot]
 		out[i] = instrumentation.VMPlacement{VM: inventory.VM{UUID: z.vm, Host: z.host}, Status: v.status, Message: v.message}
 		if e := entries[i].Val(); e != "" {
 			if out[i].VM, err = decodeVM(z.vm.String(), e); err != nil {

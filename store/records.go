@@ -151,30 +151,43 @@ func counted(r *instrumentation.Instrumentation) (live, tracing int) {
 // errMoved: the record has changed since it was read.
 var errMoved = errors.New("the record has changed")
 
-// apply runs the script. When the idempotency key was used already it returns the key's value.
-func (s *Store) apply(ctx context.Context, w *write) (idem string, err error) {
+// used is what an idempotency key was used for before; its id is "" where it was not.
+type used struct {
+	digest string
+	id     instrumentation.ID
+	record string // JSON; "": it is gone
+}
+
+func parseUsed(value, record string) used {
+	digest, id, _ := strings.Cut(value, "|")
+	return used{digest, instrumentation.ID(id), record}
+}
+
+// apply runs the script. When the idempotency key was used already, nothing is written and what it was used for is returned.
+func (s *Store) apply(ctx context.Context, w *write) (before used, err error) {
 	args, err := w.args()
 	if err != nil {
-		return "", err
+		return used{}, err
 	}
 	reply, err := s.mutate(ctx, commitScript, args...)
 	if err != nil {
-		return "", err
+		return used{}, err
 	}
 	switch text(at(reply, 0)) {
 	case "OK":
-		return "", nil
+		return used{}, nil
 	case "IDEM":
-		return text(at(reply, 1)), nil
+		return parseUsed(text(at(reply, 1)), text(at(reply, 2))), nil
 	case "MOVED":
-		return "", errMoved
+		return used{}, errMoved
 	case "QUOTA":
-		return "", instrumentation.ErrQuota
+		return used{}, &instrumentation.QuotaError{Has: instrumentation.Usage{Live: int(number(at(reply, 1))), Tracing: int(number(at(reply, 2)))}}
 	}
-	return "", badReply(commitScript, reply)
+	return used{}, badReply(commitScript, reply)
 }
 
-// Commit implements instrumentation.Store.
+// Commit implements instrumentation.Store. A new record takes one run of the script, which decides everything. A change is
+// worked out from the record that stands, so that is read first.
 func (s *Store) Commit(ctx context.Context, c instrumentation.Change) (instrumentation.Instrumentation, error) {
 	var none instrumentation.Instrumentation
 	if c.Record.ID == "" {
@@ -189,35 +202,40 @@ func (s *Store) Commit(ctx context.Context, c instrumentation.Change) (instrumen
 		w.idemValue = c.InputDigest + "|" + string(c.Record.ID)
 	}
 	for range racers {
-		used, err := s.standing(ctx, &w)
-		if err != nil {
-			return none, err
-		}
-		if used == "" {
+		var before used
+		var err error
+		if c.Expect > 0 {
+			if before, err = s.standing(ctx, &w); err != nil {
+				return none, err
+			}
 			switch {
-			case w.old == nil && c.Expect > 0:
+			case before.id != "":
+				return repeated(before, c.InputDigest)
+			case w.old == nil:
 				return none, fmt.Errorf("commit %s: %w", w.id, instrumentation.ErrNotFound)
-			case w.old != nil && (c.Expect == 0 || w.old.Revision != c.Expect):
+			case w.old.Revision != c.Expect:
 				return none, fmt.Errorf("commit %s: %w: it is %d", w.id, instrumentation.ErrRevision, w.old.Revision)
 			}
-			used, err = s.apply(ctx, &w)
-			if errors.Is(err, errMoved) {
-				continue
-			}
-			if err != nil {
-				return none, fmt.Errorf("commit %s: %w", w.id, err)
-			}
 		}
-		if used == "" {
-			return c.Record, nil
+		before, err = s.apply(ctx, &w)
+		switch {
+		case errors.Is(err, errMoved) && c.Expect > 0:
+			continue
+		case errors.Is(err, errMoved):
+			return none, fmt.Errorf("commit %s: %w: there is one of that id", w.id, instrumentation.ErrRevision)
+		case err != nil:
+			return none, fmt.Errorf("commit %s: %w", w.id, err)
+		case before.id != "":
+			return repeated(before, c.InputDigest)
 		}
-		return s.repeated(ctx, used, c.InputDigest)
+		return c.Record, nil
 	}
 	return none, fmt.Errorf("commit %s: %w: too many writers at once", w.id, instrumentation.ErrRevision)
 }
 
-// standing reads the record that stands and what the idempotency key stands for, in one round trip.
-func (s *Store) standing(ctx context.Context, w *write) (used string, err error) {
+// standing reads the record that stands and what the idempotency key was used for: in one round trip where there is no key,
+// or it was not used.
+func (s *Store) standing(ctx context.Context, w *write) (before used, err error) {
 	var rec, idem *redis.StringCmd
 	err = s.pipelined(ctx, "read the record", func(p redis.Pipeliner) {
 		rec = p.HGet(ctx, record+"rec", string(w.id))
@@ -226,34 +244,37 @@ func (s *Store) standing(ctx context.Context, w *write) (used string, err error)
 		}
 	})
 	if err != nil {
-		return "", err
+		return used{}, err
 	}
 	w.oldJSON, w.old = rec.Val(), nil
 	if w.oldJSON != "" {
 		if w.old, err = decode(w.id, w.oldJSON); err != nil {
-			return "", err
+			return used{}, err
 		}
 	}
-	if idem != nil {
-		used = idem.Val()
+	if idem == nil || idem.Val() == "" {
+		return used{}, nil
 	}
-	return used, nil
+	before = parseUsed(idem.Val(), "")
+	err = s.pipelined(ctx, "read the key's record", func(p redis.Pipeliner) { rec = p.HGet(ctx, record+"rec", string(before.id)) })
+	before.record = rec.Val()
+	return before, err
 }
 
 // repeated returns the record that an idempotency key was used for.
-func (s *Store) repeated(ctx context.Context, used, digest string) (instrumentation.Instrumentation, error) {
-	was, id, _ := strings.Cut(used, "|")
-	if was != digest {
-		return instrumentation.Instrumentation{}, fmt.Errorf("commit: %w", instrumentation.ErrIdempotency)
+func repeated(before used, digest string) (instrumentation.Instrumentation, error) {
+	var none instrumentation.Instrumentation
+	switch {
+	case before.digest != digest:
+		return none, fmt.Errorf("commit: %w", instrumentation.ErrIdempotency)
+	case before.record == "":
+		return none, fmt.Errorf("commit: the idempotency key's %s: %w", before.id, instrumentation.ErrNotFound)
 	}
-	found, err := s.Get(ctx, instrumentation.ID(id))
+	r, err := decode(before.id, before.record)
 	if err != nil {
-		return instrumentation.Instrumentation{}, err
+		return none, err
 	}
-	if found[0] == nil {
-		return instrumentation.Instrumentation{}, fmt.Errorf("commit: the idempotency key's %s: %w", id, instrumentation.ErrNotFound)
-	}
-	return *found[0], nil
+	return *r, nil
 }
 
 func decode(id instrumentation.ID, text string) (*instrumentation.Instrumentation, error) {

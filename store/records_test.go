@@ -316,24 +316,68 @@ func TestAllLiveAndTheLogTogetherMissNothing(t *testing.T) {
 func TestLogTellsOfEntriesThatAreGone(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
 		ctx := t.Context()
+		var at []string // the positions after each commit
 		for range 5 {
 			commit(t, s, newRecord(uid(1), "a"))
+			_, pos, _, err := s.Log(ctx, "")
+			require.NoError(t, err)
+			at = append(at, pos)
 		}
-		require.NoError(t, s.Client().XTrimMaxLen(ctx, "iapi:{i}:log", 2).Err())
-		_, pos, gap, err := s.Log(ctx, "1")
+		require.NoError(t, s.Client().XTrimMaxLen(ctx, "iapi:{i}:log", 3).Err())
+		_, pos, gap, err := s.Log(ctx, at[0])
 		require.NoError(t, err)
 		require.True(t, gap)
-		require.Equal(t, "5", pos)
-		ids, _, gap, err := s.Log(ctx, "3")
+		require.Equal(t, at[4], pos)
+		ids, _, gap, err := s.Log(ctx, at[2])
 		require.NoError(t, err)
 		require.False(t, gap)
 		require.Len(t, ids, 2)
-		_, pos, gap, err = s.Log(ctx, "99") // the store went back
+		for _, bad := range []string{"x", "-1", "x:y", ":"} {
+			_, _, _, err = s.Log(ctx, bad)
+			require.Error(t, err, bad)
+		}
+	})
+}
+
+// A store that has lost its last writes gives out their numbers again. A reader that took them for what it knows already would
+// keep what is lost, and miss what has come instead.
+func TestLogTellsThatTheStoreWentBack(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		log := func() (count int64) {
+			n, err := s.Client().XLen(ctx, "iapi:{i}:log").Result()
+			require.NoError(t, err)
+			return n
+		}
+		commit(t, s, newRecord(uid(1), "kept"))
+		before := log()
+		commit(t, s, newRecord(uid(1), "lost"))
+		_, known, _, err := s.Log(ctx, "")
 		require.NoError(t, err)
-		require.True(t, gap)
-		require.Equal(t, "5", pos)
-		_, _, _, err = s.Log(ctx, "x")
-		require.Error(t, err)
+
+		last, err := s.Client().XRevRangeN(ctx, "iapi:{i}:log", "+", "-", 1).Result()
+		require.NoError(t, err)
+		require.NoError(t, s.Client().Del(ctx, "iapi:{i}:log").Err()) // a stream takes no smaller id than it had
+		require.NoError(t, s.Client().Set(ctx, "iapi:{i}:logseq", before, 0).Err())
+		_, pos, gap, err := s.Log(ctx, known)
+		require.NoError(t, err)
+		require.True(t, gap, "the log ends before what is known")
+		require.Equal(t, "0", pos)
+
+		for range 3 {
+			commit(t, s, newRecord(uid(1), "instead"))
+			_, end, _, err := s.Log(ctx, "")
+			require.NoError(t, err)
+			_, pos, gap, err := s.Log(ctx, known)
+			require.NoError(t, err)
+			require.True(t, gap, "the log has the number %s, and another entry", last[0].ID)
+			require.Equal(t, end, pos)
+			ids, again, gap, err := s.Log(ctx, end)
+			require.NoError(t, err)
+			require.False(t, gap)
+			require.Empty(t, ids)
+			require.Equal(t, end, again)
+		}
 	})
 }
 

@@ -217,8 +217,7 @@ func TestWhatADocumentHasNoRoomForCountsAsFailed(t *testing.T) {
 		require.True(t, committed)
 		require.NoError(t, s.Touch(ctx, host))
 		require.Equal(t, instrumentation.Coverage{Expected: 4, Failed: 4}, coverage(t, s, "late"))
-		ps, err := s.Problems(ctx, "late")
-		require.NoError(t, err)
+		ps := problemsOf(t, s, "late")[0]
 		require.Len(t, ps, 1)
 		require.Equal(t, instrumentation.StatusOverBudget, ps[0].Status)
 		require.Equal(t, 4, ps[0].Sources)
@@ -227,7 +226,6 @@ func TestWhatADocumentHasNoRoomForCountsAsFailed(t *testing.T) {
 
 func TestProblemsCountSourcesByKind(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
-		ctx := t.Context()
 		a, b, off := uid(1000), uid(1001), uid(1002)
 		va := assign(t, s, a, item("x", 1, uid(1), uid(2), uid(3)))
 		vb := assign(t, s, b, item("x", 1, uid(4), uid(5)))
@@ -236,8 +234,7 @@ func TestProblemsCountSourcesByKind(t *testing.T) {
 		st := status("x", 1, failed)
 		st.Message = strings.Repeat("ü", 4096)
 		report(t, s, b, 1, vb, st)
-		ps, err := s.Problems(ctx, "x")
-		require.NoError(t, err)
+		ps := problemsOf(t, s, "x")[0]
 		require.Len(t, ps, 3)
 		require.Equal(t, 2, ps[0].Sources)
 		require.Equal(t, failed, ps[0].Status)
@@ -249,81 +246,6 @@ func TestProblemsCountSourcesByKind(t *testing.T) {
 		}, ps[1:])
 		c := coverage(t, s, "x")
 		require.Equal(t, instrumentation.Coverage{Expected: 6, Running: 2, Failed: 3, Offline: 1}, c)
-	})
-}
-
-func TestPlacesArePagedByUUID(t *testing.T) {
-	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
-		ctx := t.Context()
-		r := commit(t, s, newRecord(uid(1), "a"))
-		var vms []inventory.VM
-		placed := map[uuid.UUID][]uuid.UUID{}
-		for i := range 23 {
-			vm := newVM(i, uid(1000+i%5))
-			vms = append(vms, vm)
-			placed[vm.Host] = append(placed[vm.Host], vm.UUID)
-		}
-		_, err := s.PutVMs(ctx, at(1), vms)
-		require.NoError(t, err)
-		for h, list := range placed {
-			v := assign(t, s, h, item(string(r.ID), 1, list...))
-			report(t, s, h, 1, v, status(r.ID, 1, running, list[0]))
-		}
-		hosts, n, err := s.CountPlaces(ctx, r.ID)
-		require.NoError(t, err)
-		require.Equal(t, [2]int{5, 23}, [2]int{hosts, n})
-
-		seen := map[uuid.UUID]instrumentation.Status{}
-		last := ""
-		for next := true; next; {
-			var found []instrumentation.VMPlacement
-			found, next, err = s.VMs(ctx, r.ID, instrumentation.Page{First: 4, After: last})
-			require.NoError(t, err)
-			for _, p := range found {
-				require.Greater(t, p.VM.UUID.String(), last)
-				last = p.VM.UUID.String()
-				seen[p.VM.UUID] = p.Status
-				require.Equal(t, "running", p.VM.State)
-			}
-		}
-		require.Len(t, seen, 23)
-		seenHosts := 0
-		last = ""
-		for next := true; next; {
-			var found []instrumentation.HostPlacement
-			found, next, err = s.Hosts(ctx, r.ID, instrumentation.Page{First: 2, After: last})
-			require.NoError(t, err)
-			for _, p := range found {
-				last = p.Host.UUID.String()
-				seenHosts++
-				require.Len(t, p.VMs, len(placed[p.Host.UUID]))
-				require.Equal(t, running, p.Status)
-				require.Equal(t, failed, p.Failures[placed[p.Host.UUID][0]].Status)
-				require.Equal(t, failed, seen[placed[p.Host.UUID][0]])
-			}
-		}
-		require.Equal(t, 5, seenHosts)
-
-		p, err := s.HostPlacement(ctx, r.ID, uid(1000))
-		require.NoError(t, err)
-		require.WithinDuration(t, time.Now(), p.Since, time.Minute)
-		p, err = s.HostPlacement(ctx, r.ID, uid(5))
-		require.NoError(t, err)
-		require.Nil(t, p)
-
-		for f, want := range map[*instrumentation.Filter]int{
-			{VM: uid(3)}: 1, {VM: uid(99)}: 0, {Host: uid(1001)}: 1, {Host: uid(1)}: 0, {VM: uid(3), Host: uid(1003)}: 1,
-			{VM: uid(3), Host: uid(1001)}: 0, {VM: uid(3), Text: "zzz"}: 0,
-		} {
-			found, _, _, err := s.Search(ctx, *f, instrumentation.Page{First: 5})
-			require.NoError(t, err)
-			require.Len(t, found, want, "%+v", f)
-			n, err := s.Count(ctx, *f)
-			require.NoError(t, err)
-			require.Equal(t, want, n)
-		}
-		_, _, err = s.VMs(ctx, r.ID, instrumentation.Page{First: 4, After: "x"})
-		require.Error(t, err)
 	})
 }
 
@@ -450,8 +372,7 @@ func TestCoverageAddsUpAfterRandomHistories(t *testing.T) {
 				}
 				require.Equal(t, want, got[i], "%s", id)
 				require.Equal(t, got[i].Expected, got[i].Running+got[i].Pending+got[i].Failed+got[i].Offline)
-				ps, err := s.Problems(ctx, id)
-				require.NoError(t, err)
+				ps := problemsOf(t, s, id)[0]
 				sum := 0
 				for _, p := range ps {
 					sum += p.Sources

@@ -55,13 +55,18 @@ func (s *Store) do(ctx context.Context, sc *script, key string, args ...any) (an
 	return reply, nil
 }
 
-// doAll runs scripts in one round trip for each server. A call that fails has its error; the first one is returned too.
-func (s *Store) doAll(ctx context.Context, calls []*call) error {
+// doAll runs scripts in one round trip for each server, with the plain commands that also adds, which each have their error.
+// A call that fails has its error; the first one is returned too.
+func (s *Store) doAll(ctx context.Context, calls []*call, also ...func(p redis.Pipeliner)) error {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	todo := calls
 	for attempt := 0; len(todo) > 0; attempt++ {
 		pipe := s.client.Pipeline()
+		for _, add := range also {
+			add(pipe)
+		}
+		also = nil
 		cmds := make([]*redis.Cmd, len(todo))
 		for i, c := range todo {
 			if attempt == 0 {

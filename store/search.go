@@ -15,17 +15,20 @@ import (
 
 var searchScript = load("search")
 
-// scanBudget is how many members of an index one run of the search script looks at.
-const scanBudget = 2000
+// scanBudget is how many members of an index one run of the search script looks at, countBudget where it only counts.
+const (
+	scanBudget  = 2000
+	countBudget = 5_000
+)
 
 // query is a filter turned into indexes. A record matches if it is in one index of each group and its name has the text.
 type query struct {
-	groups [][]string // each not empty; the smallest comes first
+	groups [][]string // each not empty
 	text   string     // in lower case; "": any
 }
 
-// plan finds the indexes of a filter and puts the smallest group first, which is the one that is walked.
-func (s *Store) plan(ctx context.Context, f instrumentation.Filter) (*query, error) {
+// plan finds the indexes of a filter.
+func plan(f instrumentation.Filter) *query {
 	q := &query{text: strings.ToLower(f.Text)}
 	if f.Owner != nil {
 		q.groups = append(q.groups, []string{ownerIndex(*f.Owner)})
@@ -46,8 +49,7 @@ func (s *Store) plan(ctx context.Context, f instrumentation.Filter) (*query, err
 	}
 	if q.text != "" {
 		// The longest runs alone: a name that has them has the shorter ones too.
-		r := []rune(q.text)
-		n := min(3, len(r))
+		n := min(3, len([]rune(q.text)))
 		for _, g := range grams(q.text) {
 			if len([]rune(g)) == n {
 				q.groups = append(q.groups, []string{gramIndex(g)})
@@ -57,33 +59,11 @@ func (s *Store) plan(ctx context.Context, f instrumentation.Filter) (*query, err
 	if len(q.groups) == 0 {
 		q.groups = [][]string{{"ix:all"}}
 	}
-	if len(q.groups) == 1 {
-		return q, nil
-	}
-	cards := make([][]*redis.IntCmd, len(q.groups))
-	err := s.pipelined(ctx, "measure the indexes", func(p redis.Pipeliner) {
-		for i, g := range q.groups {
-			for _, name := range g {
-				cards[i] = append(cards[i], p.ZCard(ctx, record+name))
-			}
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	best, size := 0, int64(-1)
-	for i := range cards {
-		var n int64
-		for _, c := range cards[i] {
-			n += c.Val()
-		}
-		if size < 0 || n < size {
-			best, size = i, n
-		}
-	}
-	q.groups[0], q.groups[best] = q.groups[best], q.groups[0]
-	return q, nil
+	return q
 }
+
+// exact reports whether the indexes decide alone. Of a longer text they only say that a name has all of its runs.
+func (q *query) exact() bool { return len([]rune(q.text)) <= 3 }
 
 // args are the indexes as the script takes them.
 func (q *query) args() []any {
@@ -95,22 +75,34 @@ func (q *query) args() []any {
 }
 
 // find walks the ids between two bounds (exclusive; "" open) and returns up to n records that match: from the newest down,
-// or with up from the oldest up.
-func (s *Store) find(ctx context.Context, q *query, older, newer string, up bool, n int) ([]instrumentation.Instrumentation, error) {
-	var found []instrumentation.Instrumentation
-	err := s.scan(ctx, q, older, newer, up, func() int { return n - len(found) }, func(ids []instrumentation.ID) error {
-		records, err := s.Get(ctx, ids...)
-		if err != nil {
-			return err
-		}
-		for _, r := range records {
-			if r != nil && q.names(r) && len(found) < n {
-				found = append(found, *r)
-			}
-		}
-		return nil
+// or with up from the oldest up. matches says that the record of the id that is known matches too; where that is "", or
+// the indexes do not decide, it is false.
+func (s *Store) find(ctx context.Context, q *query, older, newer string, up bool, n int, known string) (found []instrumentation.Instrumentation, matches bool, err error) {
+	w := walk{query: q, older: older, newer: newer, up: up, want: wantRecords, known: known}
+	err = s.scan(ctx, &w, scanBudget, func() int { return n - len(found) }, func(reply any) error {
+		named, err := q.named(reply)
+		found = append(found, named[:min(len(named), n-len(found))]...)
+		return err
 	})
-	return found, err
+	return found, known != "" && w.has && q.exact(), err
+}
+
+// named returns the records of an answer whose names have the text.
+func (q *query) named(reply any) ([]instrumentation.Instrumentation, error) {
+	var out []instrumentation.Instrumentation
+	for i, record := range texts(at(reply, 2)) {
+		if record == "" {
+			continue
+		}
+		r, err := decode(instrumentation.ID(text(at(at(reply, 1), i))), record)
+		if err != nil {
+			return out, err
+		}
+		if q.names(r) {
+			out = append(out, *r)
+		}
+	}
+	return out, nil
 }
 
 // names reports whether the record's name has the text. The indexes only say that it has all of its runs.
@@ -118,32 +110,49 @@ func (q *query) names(r *instrumentation.Instrumentation) bool {
 	return q.text == "" || strings.Contains(strings.ToLower(r.Name), q.text)
 }
 
-// scan calls fn with pieces of the ids that the indexes yield, until they are exhausted or need says that no more are
-// needed. The walk knows its place by id, so records that come and go meanwhile neither repeat nor hide others.
-func (s *Store) scan(ctx context.Context, q *query, older, newer string, up bool, need func() int, fn func([]instrumentation.ID) error) error {
-	low, high := "-", "+"
-	if older != "" {
-		low = "(" + older
+// What a walk yields.
+const (
+	wantNumber  = "n" // of the ids
+	wantRecords = "r" // ids and records
+)
+
+// walk is a walk along the ids of a query.
+type walk struct {
+	*query
+	older, newer string // the bounds, exclusive; "": open
+	up           bool   // from the oldest up
+	want         string
+	known        string // an id to look for in the indexes; "": none
+	has          bool   // they have it
+}
+
+// scan calls fn with the script's answers, until the indexes are exhausted or need says that no more are needed. The walk
+// knows its place by id, so records that come and go meanwhile neither repeat nor hide others.
+func (s *Store) scan(ctx context.Context, w *walk, budget int, need func() int, fn func(reply any) error) error {
+	low, high, known := "-", "+", w.known
+	if w.older != "" {
+		low = "(" + w.older
 	}
-	if newer != "" {
-		high = "(" + newer
+	if w.newer != "" {
+		high = "(" + w.newer
 	}
 	for need() > 0 {
-		args := append([]any{flag(up), low, high, min(need(), 500), scanBudget}, q.args()...)
+		args := append([]any{flag(w.up), low, high, min(need(), budget), budget, w.want, known}, w.args()...)
 		reply, err := s.do(ctx, searchScript, record, args...)
 		if err != nil {
 			return err
 		}
-		if ids := texts(at(reply, 1)); len(ids) > 0 {
-			if err := fn(toIDs(ids)); err != nil {
-				return err
-			}
+		if known != "" {
+			w.has, known = number(at(reply, 3)) == 1, ""
+		}
+		if err := fn(reply); err != nil {
+			return err
 		}
 		last := text(at(reply, 0))
 		if last == "" {
 			return nil
 		}
-		if up {
+		if w.up {
 			low = "(" + last
 		} else {
 			high = "(" + last
@@ -161,42 +170,35 @@ func (s *Store) Search(ctx context.Context, f instrumentation.Filter, p instrume
 	if err != nil {
 		return nil, false, false, err
 	}
-	n, up := p.First, false
+	n, up, edge := p.First, false, p.After
 	if p.Last > 0 {
-		n, up = p.Last, true
+		n, up, edge = p.Last, true, p.Before
 	}
 	// Newest first: what comes after an item is older than it.
-	if found, err = find(p.Before, p.After, up, n+1); err != nil {
+	found, beyond, err := find(p.Before, p.After, up, n+1, edge)
+	if err != nil {
 		return nil, false, false, err
 	}
 	more := len(found) > n
 	found = found[:min(n, len(found))]
-	if up {
-		slices.Reverse(found)
-	}
-	// Beyond the end that the walk began at there can be something only if that end is bounded.
-	beyond := false
-	if edge := p.After; !up && edge != "" {
+	// Beyond the end that the walk began at there can be something only if that end is bounded: the item of the cursor, or
+	// where that has gone another.
+	if edge != "" && !beyond {
 		if len(found) > 0 {
 			edge = string(found[0].ID)
 		}
-		rest, err := find(edge, "", true, 1)
-		if err != nil {
-			return nil, false, false, err
+		older, newer := edge, ""
+		if up {
+			older, newer = "", edge
 		}
-		beyond = len(rest) > 0
-	}
-	if edge := p.Before; up && edge != "" {
-		if len(found) > 0 {
-			edge = string(found[len(found)-1].ID)
-		}
-		rest, err := find("", edge, false, 1)
+		rest, _, err := find(older, newer, !up, 1, "")
 		if err != nil {
 			return nil, false, false, err
 		}
 		beyond = len(rest) > 0
 	}
 	if up {
+		slices.Reverse(found)
 		return found, beyond, more, nil
 	}
 	return found, more, beyond, nil
@@ -208,12 +210,9 @@ func (s *Store) Count(ctx context.Context, f instrumentation.Filter) (int, error
 		records, err := s.placedRecords(ctx, f)
 		return len(records), err
 	}
-	q, err := s.plan(ctx, f)
-	if err != nil {
-		return 0, err
-	}
-	if len(q.groups) == 1 && q.text == "" {
-		n := 0
+	q := plan(f)
+	n := 0
+	if len(q.groups) == 1 && q.exact() {
 		var cards []*redis.IntCmd
 		err := s.pipelined(ctx, "measure the indexes", func(p redis.Pipeliner) {
 			for _, name := range q.groups[0] {
@@ -225,37 +224,35 @@ func (s *Store) Count(ctx context.Context, f instrumentation.Filter) (int, error
 		}
 		return n, err
 	}
-	n := 0
-	always := func() int { return 500 }
-	err = s.scan(ctx, q, "", "", false, always, func(ids []instrumentation.ID) error {
-		if len([]rune(q.text)) <= 3 {
-			n += len(ids) // the indexes decide
+	if q.exact() {
+		err := s.scan(ctx, &walk{query: q, want: wantNumber}, countBudget, func() int { return countBudget }, func(reply any) error {
+			n += int(number(at(reply, 1)))
 			return nil
-		}
-		records, err := s.Get(ctx, ids...)
-		for _, r := range records {
-			if r != nil && q.names(r) {
-				n++
-			}
-		}
+		})
+		return n, err
+	}
+	err := s.scan(ctx, &walk{query: q, want: wantRecords}, scanBudget, func() int { return scanBudget }, func(reply any) error {
+		found, err := q.named(reply)
+		n += len(found)
 		return err
 	})
 	return n, err
 }
 
-type finder func(older, newer string, up bool, n int) ([]instrumentation.Instrumentation, error)
+// finder is find for one filter.
+type finder func(older, newer string, up bool, n int, known string) ([]instrumentation.Instrumentation, bool, error)
 
 // finder returns how records that match a filter are found. What is placed in a zone or on a host is a short list, which is
 // read whole; anything else is walked by index.
 func (s *Store) finder(ctx context.Context, f instrumentation.Filter) (finder, error) {
 	if f.VM == uuid.Nil && f.Host == uuid.Nil {
-		q, err := s.plan(ctx, f)
-		return func(older, newer string, up bool, n int) ([]instrumentation.Instrumentation, error) {
-			return s.find(ctx, q, older, newer, up, n)
-		}, err
+		q := plan(f)
+		return func(older, newer string, up bool, n int, known string) ([]instrumentation.Instrumentation, bool, error) {
+			return s.find(ctx, q, older, newer, up, n, known)
+		}, nil
 	}
 	all, err := s.placedRecords(ctx, f) // oldest first
-	return func(older, newer string, up bool, n int) ([]instrumentation.Instrumentation, error) {
+	return func(older, newer string, up bool, n int, _ string) ([]instrumentation.Instrumentation, bool, error) {
 		var found []instrumentation.Instrumentation
 		for i := range all {
 			r := &all[i]
@@ -266,7 +263,7 @@ func (s *Store) finder(ctx context.Context, f instrumentation.Filter) (finder, e
 				found = append(found, *r)
 			}
 		}
-		return found, nil
+		return found, false, nil
 	}, err
 }
 

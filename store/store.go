@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -84,8 +85,9 @@ type Store struct {
 	readers  redis.UniversalClient // for reads that block; see connect
 	opts     Options
 	log      *slog.Logger
-	embedded *embedded // nil on a real server
-	replicas int       // that must confirm a mutation
+	embedded *embedded    // nil on a real server
+	replicas int          // that must confirm a mutation
+	ceiling  atomic.Int64 // what ceilingOf returned last
 
 	waker waker
 
@@ -110,6 +112,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	redirectLog(o.Logger)
 	s := &Store{opts: o, log: o.Logger}
+	s.ceiling.Store(noCeiling)
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(ctx); err != nil {
 		s.stop()

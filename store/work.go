@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,44 +19,59 @@ var judgeScript = load("judge")
 const maxLog = 1000
 
 // Log reads the change log of records after a position without waiting: the ids that have changed, each as often as it has,
-// and the position to go on from. gap says that entries after the position are gone (or the position is not of this log),
-// so everything must be read again from the position returned; an empty position is such a gap. When there is more than
-// fits into one answer, the next call has it.
+// and the position to go on from. gap says that entries after the position are gone, or that the position is not of this
+// log, because the store has lost its last writes; everything must then be read again from the position returned. An empty
+// position is such a gap. When there is more than fits into one answer, the next call has it.
 func (s *Store) Log(ctx context.Context, after string) (ids []instrumentation.ID, pos string, gap bool, err error) {
-	known := int64(-1)
-	if after != "" {
-		if known, err = strconv.ParseInt(after, 10, 64); err != nil || known < 0 {
-			return nil, "", false, fmt.Errorf("read the change log: position %q is not valid", after)
-		}
+	known, nonce, err := parseLogPosition(after)
+	if err != nil {
+		return nil, "", false, fmt.Errorf("read the change log: %w", err)
 	}
-	var entries *redis.XMessageSliceCmd
-	var last *redis.StringCmd
+	var entries, last *redis.XMessageSliceCmd
 	err = s.pipelined(ctx, "read the change log", func(p redis.Pipeliner) {
-		if known >= 0 {
-			entries = p.XRangeN(ctx, record+"log", itoa(known+1)+"-0", "+", maxLog)
-		}
-		last = p.Get(ctx, record+"logseq")
+		entries = p.XRangeN(ctx, record+"log", itoa(known)+"-0", "+", maxLog+1)
+		last = p.XRevRangeN(ctx, record+"log", "+", "-", 1)
 	})
 	if err != nil {
 		return nil, "", false, err
 	}
-	end := number(last.Val())
-	if known < 0 {
-		return nil, itoa(end), true, nil
+	end := "0" // of a log that has nothing yet
+	for _, e := range last.Val() {
+		end = logPosition(e)
 	}
-	next := known
-	for _, e := range entries.Val() {
-		n := position(e.ID)
-		if n != next+1 {
-			return nil, itoa(end), true, nil
+	news := entries.Val()
+	if known > 0 { // the entry that was read last is there still, and is the same
+		if len(news) == 0 || logPosition(news[0]) != itoa(known)+":"+nonce {
+			return nil, end, true, nil
 		}
-		next = n
-		ids = append(ids, instrumentation.ID(text(e.Values["id"])))
+		news = news[1:]
 	}
-	if end < known {
-		return nil, itoa(end), true, nil
+	if after == "" {
+		return nil, end, true, nil
 	}
-	return ids, itoa(next), false, nil
+	pos = after
+	for i, e := range news {
+		if position(e.ID) != known+1+int64(i) {
+			return nil, end, true, nil
+		}
+		ids, pos = append(ids, instrumentation.ID(text(e.Values["id"]))), logPosition(e)
+	}
+	return ids, pos, false, nil
+}
+
+// logPosition names an entry by its number and by the nonce of its commit: a store that has lost its last writes gives out
+// the same numbers again.
+func logPosition(e redis.XMessage) string { return itoa(position(e.ID)) + ":" + text(e.Values["n"]) }
+
+func parseLogPosition(pos string) (n int64, nonce string, err error) {
+	if pos == "" {
+		return 0, "", nil
+	}
+	number, nonce, _ := strings.Cut(pos, ":")
+	if n, err = strconv.ParseInt(number, 10, 64); err != nil || n < 0 {
+		return 0, "", fmt.Errorf("position %q is not valid", pos)
+	}
+	return n, nonce, nil
 }
 
 // position is the number of an entry of one of our streams, whose ids are numbers without gaps.

@@ -189,6 +189,10 @@ func (q *Queue) failed(err error) {
 	if q.failingSince.IsZero() {
 		q.failingSince = now
 	}
+	if !q.toldDown {
+		q.downSince = now
+	}
+	q.lastFailure = now
 	q.failures++
 	wait := q.opts.jitter(backoff(q.failures))
 	if f.kind == misconfigured {
@@ -198,7 +202,8 @@ func (q *Queue) failed(err error) {
 	text := q.secrets.scrub(f.text)
 
 	q.mu.Lock()
-	changed := q.stats.Connected || q.stats.LastError != text
+	changed := !q.toldDown || q.stats.LastError != text
+	q.toldDown = true
 	q.stats.Connected, q.stats.LastError = false, text
 	q.mu.Unlock()
 	if changed {
@@ -206,14 +211,23 @@ func (q *Queue) failed(err error) {
 	}
 }
 
+// steadyFor is how long datagrams must go out without an error before they are believed to arrive.
+const steadyFor = 10 * time.Second
+
+// succeeded notes a successful attempt. A datagram that goes out proves nothing: where nobody listens, every other one
+// fails, for the error of the one before. So it counts as a success only after a while without a failure.
 func (q *Queue) succeeded() {
 	now := q.clock.Now()
+	believed := !q.toldDown || !sendsDatagrams(q.target) || now.Sub(q.lastFailure) >= steadyFor
 	q.mu.Lock()
-	was := q.stats.Connected
-	q.stats.Connected, q.stats.LastError, q.stats.LastSuccess = true, "", now
+	q.stats.LastSuccess = now
+	if believed {
+		q.stats.Connected, q.stats.LastError = true, ""
+	}
 	q.mu.Unlock()
-	if !was && !q.failingSince.IsZero() {
-		q.log.Info("the target takes data again", "after", now.Sub(q.failingSince).Round(time.Second))
+	if believed && q.toldDown {
+		q.log.Info("the target takes data again", "after", now.Sub(q.downSince).Round(time.Second))
+		q.toldDown = false
 	}
 	q.failures, q.refusals, q.failingSince, q.notBefore = 0, 0, time.Time{}, time.Time{}
 }

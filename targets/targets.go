@@ -85,7 +85,7 @@ type Options struct {
 
 // Stats is how a queue fares. Enqueued includes what an earlier life left in the spool.
 type Stats struct {
-	Connected   bool // the last attempt went through
+	Connected   bool // the last attempt went through; of datagrams: none has failed for a while
 	Enqueued    int64
 	Queued      int64 // in memory, on its way, and in the spool
 	Spooled     int64 // the part of Queued that is on disk and not being sent
@@ -93,7 +93,8 @@ type Stats struct {
 	Dropped     int64
 	DroppedFor  map[string]int64 // Dropped by reason: one of the Reason constants
 	LastSuccess time.Time
-	LastError   string // of the last failed attempt, "" after a success; never holds a header's value
+	LastError   string // of the last failed attempt, "" while Connected; never holds a header's value
+	SpoolError  string // why the spool cannot be used, "" while it can
 	LastRefusal string // what the target said of the last point that it would not take
 }
 

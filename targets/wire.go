@@ -67,6 +67,11 @@ func openWire(t measure.Target, o Options) (wire, error) {
 // takesLate reports whether the kind's data carry their own time, so that they can be spooled.
 func takesLate(k measure.TargetKind) bool { return k != measure.Statsd }
 
+// sendsDatagrams reports whether nothing tells that what was sent has arrived.
+func sendsDatagrams(t measure.Target) bool {
+	return t.Kind == measure.Statsd || t.Kind == measure.DataAPI && t.Transport == measure.UDP
+}
+
 // inOrder reports whether points of a series must arrive in the order of their times.
 func inOrder(k measure.TargetKind) bool { return k == measure.OTLP }
 

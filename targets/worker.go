@@ -23,6 +23,9 @@ type worker struct {
 	failures     int       // in a row
 	refusals     int       // in a row
 	notBefore    time.Time
+	toldDown     bool      // that the target does not take data was the last thing told
+	downSince    time.Time // when that began
+	lastFailure  time.Time
 	complained   bool // about the disk, and it has not been settled
 }
 
@@ -100,8 +103,9 @@ func (q *Queue) claimSpool() {
 		q.complain("the spool cannot be opened", err)
 		return
 	}
-	q.spool = s
+	q.spool, q.complained = s, false
 	q.mu.Lock()
+	q.stats.SpoolError = ""
 	q.stats.Enqueued += s.points
 	q.stats.Spooled += s.points
 	q.mu.Unlock()
@@ -119,12 +123,15 @@ func (q *Queue) spoolLost(reason string, n int64, points []measure.Point) {
 	q.countDropLocked(reason, n-int64(len(points)))
 }
 
-// complain logs trouble with the disk once, until it is settled.
+// complain tells of trouble with the disk, and logs it once, until it is settled.
 func (q *Queue) complain(what string, err error) {
 	if !q.complained {
 		q.log.Error(what, "error", err)
 	}
 	q.complained = true
+	q.mu.Lock()
+	q.stats.SpoolError = what + ": " + err.Error()
+	q.mu.Unlock()
 }
 
 // spill moves points from memory to disk when the target is down for long, the ring fills, or older points are on disk
@@ -207,6 +214,7 @@ func (q *Queue) toSpool(key string, points []measure.Point) bool {
 	q.complained = false
 	n := int64(len(points))
 	q.mu.Lock()
+	q.stats.SpoolError = ""
 	q.inflight -= n
 	q.stats.Spooled += n
 	q.mu.Unlock()

@@ -19,8 +19,9 @@ $GO vet ./...
 say staticcheck
 $GO tool staticcheck ./...
 
-say "builds for illumos (what an agent is made of) and darwin"
-GOOS=illumos $GO build ./agent/... ./collectors/... ./targets ./catalog ./identity
+say "builds for illumos (the agent and the client) and darwin"
+GOOS=illumos $GO vet ./cmd/iapi ./agent/... ./collectors/... ./targets ./catalog ./identity
+GOOS=illumos $GO build -o /dev/null ./cmd/iapi
 GOOS=darwin $GO build ./...
 
 say "go.mod is tidy"
@@ -31,7 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 git ls-files -z -co --exclude-standard | xargs -0 cp --parents -t "$work" 2>/dev/null || true
 (cd "$work" && $GO generate ./...)
-changed=$(git ls-files -co --exclude-standard '*.go' '*.json' '*.graphql' | while read -r f; do
+changed=$(git ls-files -co --exclude-standard '*.go' '*.json' '*.graphql' '*.md' | while read -r f; do
   if [ -f "$f" ] && ! cmp -s "$f" "$work/$f"; then echo "$f"; fi
 done)
 if [ -n "$changed" ]; then

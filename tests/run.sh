@@ -11,13 +11,14 @@ command -v redis-server >/dev/null || missing+=("redis-server: the tests on a re
 docker info >/dev/null 2>&1 || missing+=("a Docker engine: the tests with containers")
 command -v npm >/dev/null || missing+=("npm: the GraphQL-over-HTTP audit and the graphql-ws client")
 command -v bpftrace >/dev/null || missing+=("bpftrace: the tests of tracing")
-[ "$(id -u)" = 0 ] || missing+=("root: the tests that make cgroups")
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=("PostgreSQL: the tests that trace its queries")
+[ "$(id -u)" = 0 ] || missing+=("root: the tests that make cgroups or trace")
 
-# What runs whole processes comes last and one package at a time, so that they do not starve each other. The tests of the
-# whole API, of faults and of load take long and want a quiet machine: they are in "make prove".
+# What runs whole processes comes last and one package at a time, so that they do not starve each other. The tests of faults
+# and of load take long and want a quiet machine: they are in "make prove".
 status=0
 $GO test -race -timeout "$TIMEOUT" $($GO list ./... | grep -v '^iapi/tests/') || status=1
-$GO test -race -timeout "$TIMEOUT" -p 1 ./tests/e2e ./tests/kill ./tests/schema || status=1
+$GO test -race -timeout "$TIMEOUT" -p 1 ./tests/api ./tests/e2e ./tests/kill ./tests/schema || status=1
 
 if [ ${#missing[@]} -gt 0 ]; then
   echo

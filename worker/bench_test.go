@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -42,6 +41,13 @@ func (c *big) Each(ctx context.Context, q vmapi.Query, fn func([]inventory.VM) e
 }
 
 func (c *big) EachFrom(_ context.Context, q vmapi.Query, _ uuid.UUID, fn func([]inventory.VM, uuid.UUID) error) error {
+	if q.UUIDs != nil {
+		page := make([]inventory.VM, len(q.UUIDs))
+		for i, id := range q.UUIDs {
+			page[i] = c.vm(number(id))
+		}
+		return fn(page, page[len(page)-1].UUID)
+	}
 	from, to := 0, c.vms
 	switch each := c.vms / c.hosts; {
 	case q.Host != uuid.Nil:
@@ -72,7 +78,7 @@ func (c *big) Hosts(context.Context) ([]inventory.Host, error) {
 }
 
 // fill makes a store whose facts are those of an inventory, with some instrumentations of single owners.
-func fill(b *testing.B, s *store.Store, c *big, instrumentations int) *Worker {
+func fill(b testing.TB, s *store.Store, c *big, instrumentations int) *Worker {
 	ctx := context.Background()
 	w, err := New(Options{Store: s, VMAPI: c, CNAPI: c, Catalog: fakeCatalog{}, Redis: s.Client(), NoSchedule: true, Lease: 30 * time.Second})
 	require.NoError(b, err)
@@ -134,41 +140,6 @@ func BenchmarkVmEvent(b *testing.B) {
 	b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-}
-
-// BenchmarkSweep compares everything with the inventory, of which one VM in a thousand has changed, and reconciles what
-// differs. Making the inventory's VMs takes a part of the time and decoding none: VMAPI's client has benchmarks of its own.
-func BenchmarkSweep(b *testing.B) {
-	for _, size := range []struct{ vms, hosts, instrumentations int }{{100_000, 1_000, 1_000}, {1_000_000, 10_000, 10_000}} {
-		b.Run(fmt.Sprintf("vms=%d", size.vms), func(b *testing.B) {
-			if testing.Short() && size.vms > 100_000 {
-				b.Skip("filling the store takes minutes")
-			}
-			s := open(b, store.Options{URL: startRedis(b), Timeout: time.Minute})
-			c := &big{vms: size.vms, hosts: size.hosts, retagged: map[int]int{}}
-			w := fill(b, s, c, size.instrumentations)
-			ctx := context.Background()
-			var walking, sweeping time.Duration
-			b.ResetTimer()
-			for range b.N {
-				for i := 0; i < size.vms; i += 1000 {
-					c.retagged[i]++
-				}
-				begun := cpu()
-				_, err := w.walk(ctx, "a walk")
-				require.NoError(b, err)
-				walking += cpu() - begun
-				require.NoError(b, w.Sweep(ctx))
-				require.NoError(b, w.drain(ctx))
-				sweeping += cpu() - begun
-			}
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			b.ReportMetric(sweeping.Seconds()/float64(b.N)-walking.Seconds()/float64(b.N), "cpu-s/op")
-			b.ReportMetric(walking.Seconds()/float64(b.N), "walk-cpu-s/op")
-			b.ReportMetric(float64(m.HeapSys)/(1<<20), "heap-MiB")
-		})
-	}
 }
 
 // BenchmarkTaskPickUp is the time from enqueueing a task to the start of its handler, by an idle worker.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"iapi/assignment"
 	"iapi/instrumentation"
 	"iapi/inventory"
 	"iapi/store"
@@ -41,8 +40,8 @@ func (d *dying) do(fn func() error) error {
 	return err
 }
 
-func (d *dying) Facts(ctx context.Context, h uuid.UUID) (store.Facts, error) {
-	return one(d, func() (store.Facts, error) { return d.Store.Facts(ctx, h) })
+func (d *dying) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]store.FactsRead, error) {
+	return one(d, func() ([]store.FactsRead, error) { return d.Store.FactsOf(ctx, hosts...) })
 }
 func (d *dying) PutVMs(ctx context.Context, at time.Time, vms []inventory.VM) ([]uuid.UUID, error) {
 	return one(d, func() ([]uuid.UUID, error) { return d.Store.PutVMs(ctx, at, vms) })
@@ -71,13 +70,22 @@ func (d *dying) ReleaseHost(ctx context.Context, c store.Claim) error {
 func (d *dying) ClaimVMs(ctx context.Context, w string, n int, l time.Duration) ([]store.VMClaim, error) {
 	return one(d, func() ([]store.VMClaim, error) { return d.Store.ClaimVMs(ctx, w, n, l) })
 }
-func (d *dying) DoneVM(ctx context.Context, c store.VMClaim) error {
-	return d.do(func() error { return d.Store.DoneVM(ctx, c) })
+func (d *dying) DoneVM(ctx context.Context, claims ...store.VMClaim) error {
+	return d.do(func() error { return d.Store.DoneVM(ctx, claims...) })
 }
-func (d *dying) CommitDocument(ctx context.Context, c store.Claim, f store.Facts, b []byte, h string, p []store.Counts) (v assignment.Version, ok bool, err error) {
-	err = d.do(func() error { v, ok, err = d.Store.CommitDocument(ctx, c, f, b, h, p); return err })
-	return v, ok, err
+
+// CommitDocuments may die between two documents.
+func (d *dying) CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed {
+	out := make([]store.Committed, len(drafts))
+	for i := range drafts {
+		out[i].Err = d.do(func() error {
+			out[i] = d.Store.CommitDocuments(ctx, drafts[i:i+1])[0]
+			return out[i].Err
+		})
+	}
+	return out
 }
+
 func (d *dying) Get(ctx context.Context, ids ...instrumentation.ID) ([]*instrumentation.Instrumentation, error) {
 	return one(d, func() ([]*instrumentation.Instrumentation, error) { return d.Store.Get(ctx, ids...) })
 }

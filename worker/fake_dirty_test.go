@@ -85,17 +85,20 @@ func (s *fakeStore) ClaimVMs(_ context.Context, _ string, n int, lease time.Dura
 	return out, nil
 }
 
-func (s *fakeStore) DoneVM(_ context.Context, c store.VMClaim) error {
+func (s *fakeStore) DoneVM(_ context.Context, claims ...store.VMClaim) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.vms[c.VM]
-	if d == nil || d.token != c.Token {
-		return store.ErrClaimLost
+	for _, c := range claims {
+		d := s.vms[c.VM]
+		if d == nil || d.token != c.Token {
+			err = store.ErrClaimLost
+			continue
+		}
+		if d.until = (time.Time{}); d.wanted == c.Mark {
+			delete(s.vms, c.VM)
+		}
 	}
-	if d.until = (time.Time{}); d.wanted == c.Mark {
-		delete(s.vms, c.VM)
-	}
-	return nil
+	return err
 }
 
 func (s *fakeStore) AwaitWork(ctx context.Context, _ string, most time.Duration) error {
@@ -116,28 +119,36 @@ func (s *fakeStore) Backlog(context.Context) (b store.Backlog, _ error) {
 	return b, nil
 }
 
-func (s *fakeStore) CommitDocument(_ context.Context, c store.Claim, f store.Facts, body []byte, hash string, placed []store.Counts) (assignment.Version, bool, error) {
+func (s *fakeStore) CommitDocuments(_ context.Context, drafts []store.Draft) []store.Committed {
+	out := make([]store.Committed, len(drafts))
+	for i, d := range drafts {
+		out[i] = s.commitDocument(d)
+	}
+	return out
+}
+
+func (s *fakeStore) commitDocument(d store.Draft) store.Committed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.hosts[c.Host]
-	if h.token != c.Token {
-		return assignment.Version{}, false, store.ErrClaimLost
+	h := s.hosts[d.Claim.Host]
+	if h.token != d.Claim.Token {
+		return store.Committed{Err: store.ErrClaimLost}
 	}
-	if h.wanted != f.Wanted || h.version != f.Version {
-		return h.version, false, nil
+	if h.wanted != d.Facts.Wanted || h.version != d.Facts.Version {
+		return store.Committed{Version: h.version}
 	}
-	if h.version.Hash != hash {
-		h.version = assignment.Version{Epoch: assignment.FirstEpoch, Generation: h.version.Generation + 1, Hash: hash}
-		h.body = body
+	if h.version.Hash != d.Hash {
+		h.version = assignment.Version{Epoch: assignment.FirstEpoch, Generation: h.version.Generation + 1, Hash: d.Hash}
+		h.body = d.Body
 		s.commits++
 	}
 	h.placed = map[instrumentation.ID]int{}
-	for _, p := range placed {
+	for _, p := range d.Placed {
 		h.placed[p.ID] = p.Expected
 		s.judge[p.ID] = true
 	}
 	h.dirt = dirt{wanted: h.wanted}
-	return h.version, true, nil
+	return store.Committed{Version: h.version, Done: true}
 }
 
 func (s *fakeStore) Document(_ context.Context, host uuid.UUID) (assignment.Stored, error) {

@@ -104,6 +104,14 @@ func (s *fakeStore) Facts(_ context.Context, id uuid.UUID) (store.Facts, error) 
 	return f, nil
 }
 
+func (s *fakeStore) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]store.FactsRead, error) {
+	out := make([]store.FactsRead, len(hosts))
+	for i, h := range hosts {
+		out[i].Facts, out[i].Err = s.Facts(ctx, h)
+	}
+	return out, nil
+}
+
 // put applies one VM as it was read at asOf, and returns the hosts that change.
 func (s *fakeStore) put(asOf time.Time, vm inventory.VM) (changed []uuid.UUID) {
 	if at, ok := s.gone[vm.UUID]; ok && asOf.Before(at) {

@@ -203,16 +203,34 @@ func TestTwoCreatesAtOnceBothGetIn(t *testing.T) {
 	}
 }
 
+// drain does all that waits and that this worker can claim.
+func (w *Worker) drain(ctx context.Context) error {
+	for ctx.Err() == nil {
+		sum := 0
+		for _, work := range []func(context.Context) (int, error){w.lookUp, w.reconcile, w.judge} {
+			n, err := work(ctx)
+			if err != nil {
+				return err
+			}
+			sum += n
+		}
+		if sum == 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
 // hooked is a store that calls functions around the reading of facts.
 type hooked struct {
 	Store
 	before, after func()
 }
 
-func (h hooked) Facts(ctx context.Context, id uuid.UUID) (store.Facts, error) {
+func (h hooked) FactsOf(ctx context.Context, ids ...uuid.UUID) ([]store.FactsRead, error) {
 	h.before()
 	defer h.after()
-	return h.Store.Facts(ctx, id)
+	return h.Store.FactsOf(ctx, ids...)
 }
 
 func TestARecordThatIsCommittedWhileAHostIsReconciledGetsIn(t *testing.T) {
@@ -246,8 +264,8 @@ type slow struct {
 	ready, gone chan struct{}
 }
 
-func (s slow) Facts(ctx context.Context, h uuid.UUID) (f store.Facts, err error) {
-	f, err = s.Store.Facts(ctx, h)
+func (s slow) FactsOf(ctx context.Context, hosts ...uuid.UUID) (f []store.FactsRead, err error) {
+	f, err = s.Store.FactsOf(ctx, hosts...)
 	close(s.ready)
 	<-s.gone
 	return f, err

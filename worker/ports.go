@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"iapi/assignment"
 	"iapi/catalog"
 	"iapi/instrumentation"
 	"iapi/inventory"
@@ -18,7 +17,7 @@ import (
 type Store interface {
 	Now(ctx context.Context) (time.Time, error)
 
-	Facts(ctx context.Context, host uuid.UUID) (store.Facts, error)
+	FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]store.FactsRead, error)
 	PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) (changed []uuid.UUID, err error)
 	ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UUID, vms []inventory.VM) (changed bool, err error)
 	PutHosts(ctx context.Context, asOf time.Time, hosts []inventory.Host) (changed []uuid.UUID, err error)
@@ -32,10 +31,10 @@ type Store interface {
 	ClaimHosts(ctx context.Context, worker string, n int, lease time.Duration) ([]store.Claim, error)
 	ReleaseHost(ctx context.Context, c store.Claim) error
 	ClaimVMs(ctx context.Context, worker string, n int, lease time.Duration) ([]store.VMClaim, error)
-	DoneVM(ctx context.Context, c store.VMClaim) error
+	DoneVM(ctx context.Context, claims ...store.VMClaim) error
 	AwaitWork(ctx context.Context, worker string, max time.Duration) error
 	Backlog(ctx context.Context) (store.Backlog, error)
-	CommitDocument(ctx context.Context, c store.Claim, f store.Facts, body []byte, hash string, placed []store.Counts) (assignment.Version, bool, error)
+	CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed
 
 	Commit(ctx context.Context, c instrumentation.Change) (instrumentation.Instrumentation, error)
 	Get(ctx context.Context, ids ...instrumentation.ID) ([]*instrumentation.Instrumentation, error)

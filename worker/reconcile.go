@@ -4,119 +4,66 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"iapi/assignment"
 	"iapi/instrumentation"
-	"iapi/inventory"
 	"iapi/placement"
 	"iapi/store"
 )
 
-// batch is how many hosts or VMs are claimed at once.
-const batch = 64
+const (
+	// How much is claimed at once. Hosts are read and committed in pipelines.
+	manyHosts  = 256
+	manyJudged = 64
+	// repeats is how often a commit is tried again before the host goes back to the end of the line.
+	repeats = 4
+	// judgeEvery is the time between judgements, which each read sums over all shards. What is marked meanwhile, again and
+	// again while reports come in, is judged once.
+	judgeEvery = 100 * time.Millisecond
+)
 
-// repeats is how often a commit is tried again before the host goes back to the end of the line.
-const repeats = 4
+// reconcileLoops look up the VMs, reconcile the hosts, and judge the instrumentations that wait, until ctx ends. Each kind
+// of work has a loop of its own, so that an inventory that is slow to answer holds up no host.
+func (w *Worker) reconcileLoops(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { w.workLoop(ctx, "look up VMs", 0, w.lookUp) })
+	running.Go(func() { w.workLoop(ctx, "reconcile", 0, w.reconcile) })
+	running.Go(func() { w.workLoop(ctx, "judge", judgeEvery, w.judge) })
+}
 
-// reconcileLoop waits for work and does all that there is, until ctx ends.
-func (w *Worker) reconcileLoop(ctx context.Context) {
+// workLoop waits for work and does all that there is. work returns how much it did; after some, rest passes.
+func (w *Worker) workLoop(ctx context.Context, doing string, rest time.Duration, work func(context.Context) (int, error)) {
 	pause := time.Duration(0) // after a failure, growing while it lasts
 	for ctx.Err() == nil {
-		if err := w.Store.AwaitWork(ctx, w.name, w.Tick); err != nil {
+		if err := w.Store.AwaitWork(ctx, w.name+" "+doing, w.Tick); err != nil {
 			w.failed(ctx, "wait for work", err)
 			sleep(ctx, 500*time.Millisecond)
 			continue
 		}
-		if err := w.drain(ctx); err != nil {
-			w.failed(ctx, "reconcile", err)
-			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
-			sleep(ctx, pause)
-			continue
-		}
-		pause = 0
-	}
-}
-
-// drain looks up the VMs and reconciles the hosts that wait, and judges what is to be judged, until nothing is left that
-// this worker can claim.
-func (w *Worker) drain(ctx context.Context) error {
-	for ctx.Err() == nil {
-		vms, err := w.lookUp(ctx)
-		if err != nil {
-			return err
-		}
-		hosts, err := w.reconcile(ctx)
-		if err != nil {
-			return err
-		}
-		judged, err := w.judge(ctx)
-		if err != nil {
-			return err
-		}
-		if vms+hosts+judged == 0 {
-			return nil
+		for done := 1; done > 0 && ctx.Err() == nil; {
+			var err error
+			if done, err = work(ctx); err != nil {
+				w.failed(ctx, doing, err)
+				pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+				sleep(ctx, pause)
+				break
+			}
+			pause = 0
+			if done > 0 && rest > 0 {
+				sleep(ctx, rest)
+			}
 		}
 	}
-	return ctx.Err()
-}
-
-// lookUp asks VMAPI for VMs that are said to have changed, and takes over what it says. A VM that VMAPI could not be asked
-// about is asked about again when its claim lapses. One that VMAPI does not know changes nothing: VMAPI keeps the VMs that
-// it destroyed, and what it has really lost is for the sweep to find, which sees how much is missing.
-func (w *Worker) lookUp(ctx context.Context) (int, error) {
-	claims, err := w.Store.ClaimVMs(ctx, w.name, batch, w.Lease)
-	if err != nil || len(claims) == 0 {
-		return 0, wrap("claim VMs", err)
-	}
-	asOf, err := w.Store.Now(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("look up VMs: %w", err)
-	}
-	found := make([]*inventory.VM, len(claims))
-	errs := make([]error, len(claims))
-	order := make([]int, len(claims))
-	for i := range order {
-		order[i] = i
-	}
-	actx, cancel := context.WithTimeout(ctx, w.Lease)
-	defer cancel()
-	each(w, order, func(i int) {
-		vm, err := w.VMAPI.VM(actx, claims[i].VM)
-		if errs[i] = err; err == nil {
-			found[i] = &vm
-		}
-	})
-	vms := make([]inventory.VM, 0, len(claims))
-	for _, vm := range found {
-		if vm != nil {
-			vms = append(vms, *vm)
-		}
-	}
-	if len(vms) > 0 {
-		if _, err := w.Store.PutVMs(ctx, asOf, vms); err != nil {
-			return 0, fmt.Errorf("put VMs: %w", err)
-		}
-	}
-	each(w, order, func(i int) {
-		if errs[i] != nil && !errors.Is(errs[i], inventory.ErrNotFound) {
-			w.failed(ctx, "look up a VM", errs[i], "vm", claims[i].VM)
-			return
-		}
-		if err := w.Store.DoneVM(ctx, claims[i]); err != nil && !errors.Is(err, store.ErrClaimLost) {
-			w.failed(ctx, "note that a VM was looked up", err, "vm", claims[i].VM)
-		}
-	})
-	w.metrics.lookups.Add(float64(len(claims)))
-	return len(claims), nil
 }
 
 // work is one claimed host on its way to its document.
 type work struct {
 	claim store.Claim
-	facts store.Facts
 	err   error
 	done  bool
 }
@@ -127,7 +74,7 @@ type work struct {
 // set of live instrumentations takes over what is committed. Whoever changes either marks the host afterwards, so a
 // change that was missed has moved the counter, and the commit is refused and repeated.
 func (w *Worker) reconcile(ctx context.Context) (int, error) {
-	claims, err := w.Store.ClaimHosts(ctx, w.name, batch, w.Lease)
+	claims, err := w.Store.ClaimHosts(ctx, w.name, manyHosts, w.Lease)
 	if err != nil || len(claims) == 0 {
 		return 0, wrap("claim hosts", err)
 	}
@@ -163,7 +110,14 @@ func (w *Worker) reconcile(ctx context.Context) (int, error) {
 
 // attempt tries once to commit the documents of the hosts.
 func (w *Worker) attempt(ctx context.Context, todo []*work) error {
-	each(w, todo, func(t *work) { t.facts, t.err = w.Store.Facts(ctx, t.claim.Host) })
+	hosts := make([]uuid.UUID, len(todo))
+	for i, t := range todo {
+		hosts[i] = t.claim.Host
+	}
+	facts, err := w.Store.FactsOf(ctx, hosts...)
+	if err != nil {
+		return err
+	}
 	set, err := w.live.sync(ctx)
 	if err != nil {
 		return err
@@ -171,26 +125,40 @@ func (w *Worker) attempt(ctx context.Context, todo []*work) error {
 	if err := w.syncCatalog(ctx); err != nil {
 		return err
 	}
-	each(w, todo, func(t *work) {
-		if t.err == nil {
-			t.done, t.err = w.commit(ctx, set, t.claim, t.facts)
+	drafts := make([]store.Draft, len(todo))
+	all := make([]int, len(todo))
+	for i := range all {
+		all[i] = i
+	}
+	each(w, all, func(i int) {
+		if facts[i].Err == nil {
+			drafts[i] = w.draft(set, todo[i].claim, facts[i].Facts)
 		}
+	})
+	ready, of := drafts[:0], all[:0]
+	for i, t := range todo {
+		if t.err = facts[i].Err; t.err == nil {
+			ready, of = append(ready, drafts[i]), append(of, i)
+		}
+	}
+	for i, r := range w.Store.CommitDocuments(ctx, ready) {
+		t := todo[of[i]]
+		t.done, t.err = r.Done, r.Err
 		if errors.Is(t.err, store.ErrClaimLost) { // another worker has taken it over
 			t.done, t.err = true, nil
 		}
-	})
+	}
 	return nil
 }
 
-// commit computes a host's document and commits it; false says that a mark or another document came in between.
-func (w *Worker) commit(ctx context.Context, set *placement.Set, c store.Claim, f store.Facts) (bool, error) {
-	body, hash, counts := w.document(set, c.Host, f)
-	_, committed, err := w.Store.CommitDocument(ctx, c, f, body, hash, counts)
-	return committed, err
+// draft computes the document of a claimed host.
+func (w *Worker) draft(set *placement.Set, c store.Claim, f store.Facts) store.Draft {
+	items, body, hash, counts := w.document(set, c.Host, f)
+	return store.Draft{Claim: c, Facts: f, Items: items, Body: body, Hash: hash, Placed: counts}
 }
 
 // document is the pure function from facts and live instrumentations to a document.
-func (w *Worker) document(set *placement.Set, id uuid.UUID, f store.Facts) (body []byte, hash string, counts []store.Counts) {
+func (w *Worker) document(set *placement.Set, id uuid.UUID, f store.Facts) (items []assignment.Item, body []byte, hash string, counts []store.Counts) {
 	host := f.Host
 	host.UUID = id
 	now := w.Clock()
@@ -210,7 +178,7 @@ func (w *Worker) document(set *placement.Set, id uuid.UUID, f store.Facts) (body
 		w.metrics.overBudget.Add(float64(len(over)))
 		w.log.Warn("a host's document is full", "host", id, "refused", len(over), "first", over[0])
 	}
-	return body, hash, counts
+	return doc.Instrumentations, body, hash, counts
 }
 
 func (w *Worker) digest(metric string) string {
@@ -222,7 +190,7 @@ func (w *Worker) digest(metric string) string {
 
 // judge notes how instrumentations fare whose counts have changed.
 func (w *Worker) judge(ctx context.Context) (int, error) {
-	ids, err := w.Store.ClaimJudge(ctx, batch)
+	ids, err := w.Store.ClaimJudge(ctx, manyJudged)
 	if err != nil || len(ids) == 0 {
 		return 0, wrap("claim what is to be judged", err)
 	}

@@ -244,7 +244,7 @@ func (w *Worker) fewOf(hosts []uuid.UUID) []uuid.UUID {
 	return few
 }
 
-// sweepHost reads the VMs of one host and makes its facts true. VMs are only taken away when that is allowed and the walk
+// sweepHost reads the VMs of one host and makes its facts true, by writing what differs. VMs are only taken away when that is allowed and the walk
 // saw the same.
 func (w *Worker) sweepHost(ctx context.Context, host uuid.UUID, listed, facts store.HostDigest, shrink bool) error {
 	asOf, err := w.Store.Now(ctx)
@@ -265,16 +265,40 @@ func (w *Worker) sweepHost(ctx context.Context, host uuid.UUID, listed, facts st
 	}); err != nil {
 		return fmt.Errorf("read the VMs of host %s: %w", host, err)
 	}
-	if shrink && (now == listed || now.VMs >= facts.VMs && now.VMs >= listed.VMs) {
+	known, err := w.Store.FactsOf(ctx, host)
+	if err != nil {
+		return fmt.Errorf("read the facts of host %s: %w", host, err)
+	}
+	changed, gone := differences(known[0].VMs, vms)
+	// Where the facts cannot be read they are written anew.
+	if anew := gone || known[0].Err != nil; anew && shrink && (now == listed || now.VMs >= facts.VMs && now.VMs >= listed.VMs) {
 		if _, err := w.Store.ReplaceHostVMs(ctx, asOf, host, vms); err != nil {
 			return fmt.Errorf("replace the VMs of host %s: %w", host, err)
 		}
 		return nil
 	}
-	if _, err := w.Store.PutVMs(ctx, asOf, vms); err != nil {
+	if len(changed) == 0 {
+		return nil
+	}
+	if _, err := w.Store.PutVMs(ctx, asOf, changed); err != nil {
 		return fmt.Errorf("put the VMs of host %s: %w", host, err)
 	}
 	return nil
+}
+
+// differences returns the VMs that are not known as they are now, and whether any is known that there is no more.
+func differences(known, now []inventory.VM) (changed []inventory.VM, gone bool) {
+	was := make(map[uuid.UUID]*inventory.VM, len(known))
+	for i := range known {
+		was[known[i].UUID] = &known[i]
+	}
+	for _, vm := range now {
+		if old := was[vm.UUID]; old == nil || !old.Equal(vm) {
+			changed = append(changed, vm)
+		}
+		delete(was, vm.UUID)
+	}
+	return changed, len(was) > 0
 }
 
 // refreshStale has those evaluated again about which the inventory could not be asked, now that it answers, and

@@ -113,7 +113,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("start the tasks' server: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { w.reconcileLoop(ctx); return nil })
+	g.Go(func() error { w.reconcileLoops(ctx); return nil })
 	g.Go(func() error { w.tickLoop(ctx); return nil })
 	if w.Publications != nil {
 		g.Go(func() error { w.spreadLoop(ctx); return nil })

@@ -53,6 +53,10 @@ func (s *Session) post(ctx context.Context, request []byte) ([]byte, error) {
 
 // pollFor fetches the assignment again and again, for the given time at most, because websockets do not pass.
 func (s *Session) pollFor(ctx context.Context, most time.Duration, receive func(Assignment)) error {
+	select {
+	case <-s.superseded: // from before
+	default:
+	}
 	s.log.Info("websockets do not pass; polling instead", "server", s.base(), "every", s.opts.PollEvery)
 	// The first request makes this session the host's agent, as a subscription would.
 	query := "?session=" + s.name.String()
@@ -64,6 +68,8 @@ func (s *Session) pollFor(ctx context.Context, most time.Duration, receive func(
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.superseded: // who polls is told by the answer to a report
+			return ErrSuperseded
 		case <-time.After(Jitter(s.opts.PollEvery)):
 		}
 	}
@@ -80,13 +86,16 @@ func (s *Session) poll(ctx context.Context, query string, receive func(Assignmen
 	r.Header = s.header()
 	r.Header.Set("Accept", "application/json")
 	if v := s.version(); v != (Version{}) {
-		r.Header.Set("If-None-Match", fmt.Sprintf("%q", fmt.Sprintf("%s.%d.%s", v.Epoch, v.Generation, v.Hash)))
+		r.Header.Set("If-None-Match", v.ETag())
 	}
 	resp, err := s.http.Do(r)
 	if err != nil {
 		return fmt.Errorf("poll: %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusConflict {
+		return ErrSuperseded
+	}
 	if later := retryAfter(resp); later != nil {
 		return later
 	}
@@ -97,9 +106,12 @@ func (s *Session) poll(ctx context.Context, query string, receive func(Assignmen
 	default:
 		return fmt.Errorf("poll: the API answered %s", resp.Status)
 	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxFrame))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxFrame+1))
 	if err != nil {
 		return fmt.Errorf("poll: %w", err)
+	}
+	if len(raw) > maxFrame {
+		return fmt.Errorf("poll: the assignment is larger than %d bytes", maxFrame)
 	}
 	var a Assignment
 	if err := json.Unmarshal(raw, &a); err != nil {

@@ -3,6 +3,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -53,7 +54,9 @@ type Options struct {
 	Logger    *slog.Logger
 	UserAgent string
 	PollEvery time.Duration // while websockets do not pass; 10 s by default
+	PollFor   time.Duration // at most, before a websocket is tried again; 5 min by default
 	Silence   time.Duration // after which a connection that says nothing is given up; 45 s by default
+	RetryMost time.Duration // bounds the wait before another try, where the API does not ask for more; 30 s by default
 }
 
 // Session is one agent's conversation. Its name stays the same across reconnects, so that a reconnect takes over from the
@@ -64,8 +67,11 @@ type Session struct {
 	name uuid.UUID
 	http *http.Client
 
-	begun     chan struct{} // closed when the API first knows the session
-	beginOnce sync.Once
+	begun      chan struct{} // closed when the API first knows the session
+	beginOnce  sync.Once
+	superseded chan struct{} // capacity 1: a report was refused because of another session
+
+	passages []passage // by server; of Run alone
 
 	mu     sync.Mutex
 	server int // index of the server in use
@@ -73,11 +79,12 @@ type Session struct {
 	link   *link // the websocket, while it is open
 }
 
-// Errors that decide when to come back.
+// Errors that decide how and when to come back.
 var (
 	// ErrSuperseded: another session is now the host's agent.
 	ErrSuperseded = errors.New("another agent has taken over this host")
-	errWebsocket  = errors.New("the websocket could not be opened")
+	// errWebsocket: the server is there, but nothing of the subscription came through a websocket.
+	errWebsocket = errors.New("the websocket does not pass")
 )
 
 // New makes a session; Run starts it.
@@ -106,6 +113,9 @@ func New(o Options) (*Session, error) {
 	if o.Token == nil {
 		o.Token = func() string { return "" }
 	}
+	if o.PollFor <= 0 {
+		o.PollFor = 5 * time.Minute
+	}
 	client := o.Client
 	if client == nil {
 		client = &http.Client{Transport: &http.Transport{
@@ -113,42 +123,55 @@ func New(o Options) (*Session, error) {
 			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 20 * time.Second,
 		}}
 	}
-	return &Session{opts: o, log: o.Logger, name: uuid.New(), http: client, begun: make(chan struct{}), server: rand.IntN(len(servers))}, nil
+	return &Session{
+		opts: o, log: o.Logger, name: uuid.New(), http: client, begun: make(chan struct{}), superseded: make(chan struct{}, 1),
+		passages: make([]passage, len(servers)), server: rand.IntN(len(servers)),
+	}, nil
 }
 
-// Know tells what the agent runs already; the API then sends only what is newer.
+// Know tells what the agent runs already; the API then sends only what is newer. What is no version is not known.
 func (s *Session) Know(v Version) {
+	if v.Validate() != nil {
+		v = Version{}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known = v
 }
 
+// passage is what the session has learnt about websockets to one server.
+type passage struct {
+	refusals int           // in a row
+	poll     time.Duration // how long to poll before the next try of a websocket; grows
+}
+
+// maxRefusals is how many websockets in a row must have failed before the session polls.
+const maxRefusals = 3
+
 // Run keeps the session until ctx ends. Each assignment that is newer than all before it is handed to receive, in order and
 // one at a time; receive must not block.
 func (s *Session) Run(ctx context.Context, receive func(Assignment)) error {
-	var back Backoff
-	refusals := 0 // of websockets, in a row
-	for ctx.Err() == nil {
+	const held = 10 * time.Second // what breaks sooner, again and again, comes back more and more slowly
+	back := Backoff{Most: s.opts.RetryMost}
+	for tries := 1; ctx.Err() == nil; tries++ {
 		began := time.Now()
-		var err error
-		if refusals >= 3 {
-			err = s.pollFor(ctx, 5*time.Minute, receive)
-			refusals = 2 // one try of a websocket, then polling again
-		} else {
-			err = s.stream(ctx, receive)
-		}
+		err := s.once(ctx, receive)
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, errWebsocket) {
-			refusals++
-		} else if err != nil {
-			refusals = 0
+		if err == nil { // polling went well, and it is time to try a websocket again
+			tries = 0
+			back.Reset()
+			continue
 		}
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > held {
+			tries = 1
 			back.Reset()
 		}
-		wait := back.Next()
+		wait := new(Backoff).Next() // the next server may be well
+		if tries%len(s.opts.Servers) == 0 {
+			wait = back.Next() // none was
+		}
 		var later *laterError
 		switch {
 		case errors.As(err, &later):
@@ -167,14 +190,36 @@ func (s *Session) Run(ctx context.Context, receive func(Assignment)) error {
 	return ctx.Err()
 }
 
+// once talks with the server in use until the conversation ends: over a websocket, or by polling while those do not pass. It
+// ends without an error when the server has been polled for as long as it should.
+func (s *Session) once(ctx context.Context, receive func(Assignment)) error {
+	s.mu.Lock()
+	p := &s.passages[s.server]
+	s.mu.Unlock()
+	if p.refusals >= maxRefusals {
+		p.refusals = maxRefusals - 1 // the next try is a websocket's, and one is enough
+		p.poll = min(max(2*p.poll, 3*s.opts.PollEvery), s.opts.PollFor)
+		return s.pollFor(ctx, p.poll, receive)
+	}
+	err := s.stream(ctx, receive, func() { *p = passage{} })
+	if errors.Is(err, errWebsocket) {
+		p.refusals++
+	}
+	return err
+}
+
 // offer hands an assignment over if it is newer than all before it.
 func (s *Session) offer(a Assignment, receive func(Assignment)) {
 	if a.Host != s.opts.Host {
 		s.log.Error("the API sent another host's assignment; it is ignored", "host", a.Host)
 		return
 	}
+	if a.Version.Validate() != nil { // nothing could ever be newer or older than it
+		s.log.Error("the API sent an assignment without a proper version; it is ignored", "version", a.Version)
+		return
+	}
 	s.mu.Lock()
-	newer := newer(a.Version, s.known)
+	newer := a.Version.Newer(s.known)
 	if newer {
 		s.known = a.Version
 	}
@@ -188,14 +233,6 @@ func (s *Session) offer(a Assignment, receive func(Assignment)) {
 		return
 	}
 	receive(a)
-}
-
-// newer reports whether an agent that knows one version takes the other.
-func newer(sent, known Version) bool {
-	if sent.Epoch != known.Epoch {
-		return sent.Epoch > known.Epoch
-	}
-	return sent.Generation > known.Generation
 }
 
 func (s *Session) version() Version {
@@ -223,28 +260,6 @@ func (s *Session) setLink(l *link) {
 }
 
 func (s *Session) begin() { s.beginOnce.Do(func() { close(s.begun) }) }
-
-// Report sends a report, on the websocket where one is open, else by POST. Before the session has begun it waits.
-func (s *Session) Report(ctx context.Context, r Report) (ReportResult, error) {
-	select {
-	case <-ctx.Done():
-		return ReportResult{}, ctx.Err()
-	case <-s.begun:
-	}
-	r.Session = s.name
-	r.Host = s.opts.Host
-	if r.Capabilities == nil {
-		r.Capabilities = []string{}
-	}
-	if r.Instrumentations == nil {
-		r.Instrumentations = []Status{}
-	}
-	var data agentdoc.ReportData
-	if err := s.execute(ctx, agentdoc.Report, agentdoc.ReportVariables{Input: r}, &data); err != nil {
-		return ReportResult{}, fmt.Errorf("report the status: %w", err)
-	}
-	return data.Result, nil
-}
 
 // Definition fetches a metric's definition. The caller verifies its digest and its signature.
 func (s *Session) Definition(ctx context.Context, digest string) (catalog.Publication, error) {
@@ -304,16 +319,6 @@ func (e *refusal) Error() string {
 	return e.code + ": " + e.message
 }
 
-// laterError says when to come back.
-type laterError struct {
-	after time.Duration
-	cause string
-}
-
-func (e *laterError) Error() string {
-	return fmt.Sprintf("%s (asked to come back in %s)", e.cause, e.after)
-}
-
 func decode(raw []byte, data any) error {
 	var response struct {
 		Data   json.RawMessage  `json:"data"`
@@ -332,12 +337,12 @@ func decode(raw []byte, data any) error {
 }
 
 func asError(e agentdoc.Error) error {
-	err := &refusal{code: e.Extensions.Code, message: e.Message}
+	err := &refusal{code: e.Extensions.Code, message: cmp.Or(e.Message, "the API refused, and did not say why")}
 	switch {
 	case e.Extensions.Code == "SUPERSEDED":
 		return ErrSuperseded
 	case e.Extensions.RetryAfterSeconds > 0:
-		return &laterError{after: time.Duration(e.Extensions.RetryAfterSeconds * float64(time.Second)), cause: err.Error()}
+		return later(e.Extensions.RetryAfterSeconds, err.Error())
 	default:
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,11 +40,12 @@ type link struct {
 	waiting map[string]chan frame
 }
 
-// stream opens a websocket and reads it until it ends. The error says why it did.
-func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
+// stream opens a websocket and reads it until it ends. The error says why it did; it is an errWebsocket if nothing of the
+// subscription has come, though the server is there. passes is called when something has.
+func (s *Session) stream(ctx context.Context, receive func(Assignment), passes func()) error {
 	l, err := s.dial(ctx)
 	if err != nil {
-		return err
+		return blocked(err)
 	}
 	defer l.conn.CloseNow()
 	ctx, cancel := context.WithCancel(ctx)
@@ -54,13 +55,16 @@ func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
 	defer l.close()
 
 	if err := s.subscribe(ctx, l); err != nil {
-		return err
+		return blocked(err)
 	}
 	wg.Go(func() { s.keepAlive(ctx, l) })
 	defer s.setLink(nil)
 	open := false
 	for {
 		f, err := l.read(ctx, s.opts.Silence)
+		if err != nil && !open {
+			return blocked(err)
+		}
 		if err != nil {
 			return err
 		}
@@ -70,6 +74,7 @@ func (s *Session) stream(ctx context.Context, receive func(Assignment)) error {
 				return err
 			}
 		case f.ID == subscriptionID:
+			passes()
 			if err := s.event(f, receive); err != nil {
 				return err
 			}
@@ -98,16 +103,13 @@ func (s *Session) dial(ctx context.Context) (*link, error) {
 			if later := retryAfter(resp); later != nil {
 				return nil, later
 			}
-			if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-				return nil, fmt.Errorf("the API refused this agent's credentials: %s", resp.Status)
-			}
-			return nil, fmt.Errorf("%w: the server answered %s", errWebsocket, resp.Status)
+			return nil, fmt.Errorf("the server answered %s", resp.Status)
 		}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	if conn.Subprotocol() != agentdoc.Subprotocol {
 		conn.CloseNow()
-		return nil, fmt.Errorf("%w: the server does not speak graphql-transport-ws", errWebsocket)
+		return nil, errors.New("the server does not speak graphql-transport-ws")
 	}
 	conn.SetReadLimit(maxFrame)
 	l := &link{conn: conn, closed: make(chan struct{}), waiting: make(map[string]chan frame)}
@@ -194,18 +196,42 @@ func (l *link) read(ctx context.Context, silence time.Duration) (frame, error) {
 	return f, nil
 }
 
+// blocked says whether an error before the subscription's first frame is a sign that websockets do not pass. It is none
+// when there is no server, or when the API itself has said why.
+func blocked(err error) error {
+	var dialing *net.OpError
+	var told *laterError
+	var closed *closedError
+	switch {
+	case errors.As(err, &dialing) && dialing.Op == "dial",
+		errors.As(err, &told), errors.As(err, &closed) && closed.code >= 4000, errors.Is(err, ErrSuperseded):
+		return err
+	}
+	return fmt.Errorf("%w: %w", errWebsocket, err)
+}
+
+// closedError is the API's word on why it closed the websocket.
+type closedError struct {
+	code   int
+	reason string
+}
+
+func (e *closedError) Error() string {
+	return fmt.Sprintf("the API closed the connection: %d %s", e.code, e.reason)
+}
+
 func readError(err error) error {
 	var closed websocket.CloseError
 	if errors.As(err, &closed) {
 		if after, ok := strings.CutPrefix(closed.Reason, agentdoc.RetryPrefix); ok {
-			if d, perr := time.ParseDuration(after); perr == nil && d >= 0 && d <= time.Hour {
-				return &laterError{after: d, cause: "the API closed the connection"}
+			if d, perr := time.ParseDuration(after); perr == nil && d >= 0 {
+				return later(d.Seconds(), "the API closed the connection")
 			}
 		}
 		if closed.Code == agentdoc.CloseSuperseded && closed.Reason == agentdoc.ReasonSuperseded {
 			return ErrSuperseded
 		}
-		return fmt.Errorf("the API closed the connection: %d %s", closed.Code, closed.Reason)
+		return &closedError{code: int(closed.Code), reason: closed.Reason}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.New("the API has been silent for too long")
@@ -270,15 +296,3 @@ func (l *link) answer(f frame) {
 }
 
 func (l *link) close() { close(l.closed) }
-
-// retryAfter reads when the server wants to be asked again, nil if it does not say so.
-func retryAfter(resp *http.Response) error {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
-		return nil
-	}
-	after := time.Second
-	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n >= 0 && n <= 3600 {
-		after = time.Duration(n) * time.Second
-	}
-	return &laterError{after: after, cause: "the API answered " + resp.Status}
-}

@@ -45,8 +45,7 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	keys, err := c.keys()
-	if err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
 	options := session.Options{Servers: c.Server, Host: host, TLS: tlsConfig, Logger: log, UserAgent: "iapi-agent/" + version()}
@@ -66,7 +65,7 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	if err := zones.Refresh(ctx); err != nil {
 		log.Warn("this host's zones cannot be listed yet", "error", err)
 	}
-	a, err := newAgent(agentParts{host: host, dir: c.DataDir, zones: zones, log: log, collectors: c.Collectors, keys: keys}, sess)
+	a, err := newAgent(ctx, agentParts{host: host, dir: c.DataDir, zones: zones, log: log, policy: c.hostPolicyFlags}, sess)
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+//go:build !illumos
+
 package main
 
 import (
@@ -7,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -20,54 +23,26 @@ import (
 	"iapi/graph/ratelimit"
 	"iapi/identity"
 	"iapi/instrumentation"
-	"iapi/measure"
 	"iapi/store"
-	"iapi/worker"
+	"iapi/wiring"
 )
-
-// limitFlags are what an API allows.
-type limitFlags struct {
-	DefaultTarget       []string `sep:"none" help:"Where data goes when a create names no target. Again: others too." placeholder:"URL"`
-	AllowPrivateTargets bool     `help:"Let tenants send to loopback, link-local and metadata addresses of the hosts."`
-	MaxInstrumentations int      `default:"256" help:"Instrumentations that one owner may have."`
-	MaxTracing          int      `default:"8" help:"Tracing instrumentations that one owner may have."`
-	Rate                int      `default:"5000" help:"What a caller may ask for in a second, in units of complexity: about one for each field of an answer. 0: anything. Agents are not counted; they are paced by their heartbeat."`
-	RateBurst           int      `default:"100000" help:"What a caller may save up of that."`
-	Admit               float64  `default:"5000" help:"Websockets that may connect in one second; the others are told when to come back."`
-}
-
-func (f limitFlags) policy() (instrumentation.Policy, error) {
-	p := instrumentation.DefaultPolicy()
-	if f.Rate < 0 || f.RateBurst < 1 {
-		return p, usageError("--rate is 0 or more, and --rate-burst more than 0")
-	}
-	p.Instrumentations, p.TracingInstrumentations = f.MaxInstrumentations, f.MaxTracing
-	p.AllowPrivateTargets = f.AllowPrivateTargets
-	for _, text := range f.DefaultTarget {
-		t, err := measure.ParseTarget(text)
-		if err != nil {
-			return p, usageError("--default-target: %w", err)
-		}
-		p.DefaultTargets = append(p.DefaultTargets, t)
-	}
-	return p, nil
-}
 
 type apiCmd struct {
 	logging
 	redisFlags
 	inventoryFlags
-	limitFlags
-	Listen   string        `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
-	DataDir  string        `default:"${data_dir}" type:"path" help:"Keeps the operators' token."`
-	TLSCert  string        `type:"existingfile" help:"Serve TLS with this certificate." placeholder:"FILE"`
-	TLSKey   string        `type:"existingfile" help:"Its key." placeholder:"FILE"`
-	ClientCA string        `type:"existingfile" help:"Agents may come with a certificate from these authorities that names their host as urn:uuid:…" placeholder:"FILE"`
-	JWTKeys  string        `name:"jwt-keys" type:"existingfile" help:"Believe tokens signed by the keys of this JWK Set." placeholder:"FILE"`
-	Issuer   string        `help:"Believe tokens of this issuer; without --jwt-keys an OIDC one, whose keys are fetched." placeholder:"URL"`
-	Audience string        `default:"iapi" help:"The audience that tokens must name."`
-	Origin   []string      `help:"A web page from here may use the API. Again: others too." placeholder:"URL"`
-	Drain    time.Duration `default:"10s" help:"On a stop, spread the return of the agents over this time."`
+	policyFlags `set:"allow_private=false" set:"default_target=Without: such a create is refused."`
+	trafficFlags
+	Listen   string   `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
+	DataDir  string   `default:"${data_dir}" type:"path" help:"Keeps the operators' token."`
+	TLSCert  string   `type:"existingfile" help:"Serve TLS with this certificate." placeholder:"FILE"`
+	TLSKey   string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
+	ClientCA string   `type:"existingfile" help:"Agents may come with a certificate from these authorities that names their host as urn:uuid:…" placeholder:"FILE"`
+	JWTKeys  string   `name:"jwt-keys" type:"existingfile" help:"Believe tokens signed by the keys of this JWK Set." placeholder:"FILE"`
+	Issuer   string   `help:"Believe tokens of this issuer; without --jwt-keys an OIDC one, whose keys are fetched." placeholder:"URL"`
+	Audience string   `default:"iapi" help:"The audience that tokens must name."`
+	Origin   []string `help:"A web page from here may use the API. Again: others too." placeholder:"URL"`
+	Drain    period   `default:"10s" help:"On a stop, spread the return of the agents over this time."`
 }
 
 func (c apiCmd) Run(ctx context.Context, s streams) error {
@@ -120,11 +95,14 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 	}
 	part := apiPart{
 		store: st, published: published, policy: policy, previewer: previewer,
-		authenticator: identity.Chain(log, authenticators...), admit: c.Admit, drain: c.Drain, origins: c.Origin, log: log,
+		authenticator: identity.Chain(log, authenticators...), drain: time.Duration(c.Drain), origins: c.Origin, log: log,
 		registry: registry,
 	}
+	if c.Admit > 0 {
+		part.admission = delivery.NewAdmission(float64(c.Admit), int(math.Ceil(float64(c.Admit))), nil)
+	}
 	if c.Rate > 0 {
-		part.limiter = ratelimit.New(st.Client(), c.Rate, c.RateBurst)
+		part.limiter = ratelimit.New(st.Client(), int(c.Rate), int(c.RateBurst))
 	}
 	fmt.Fprintf(s.out, "IAPI at %s://%s, operators' token in %s\n", scheme, l.Addr(), tokens.Path())
 	return part.run(ctx, l, nil)
@@ -160,7 +138,7 @@ func (c apiCmd) tls() (*tls.Config, error) {
 
 // authenticators are tried in turn.
 func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, st *store.Store, log *slog.Logger) ([]identity.Authenticator, error) {
-	all := []identity.Authenticator{identity.MTLS{Revoked: st.CertificatesRevoked}, tokens, identity.AgentToken{Tokens: credentials{st}}}
+	all := []identity.Authenticator{identity.MTLS{Revoked: st.CertificatesRevoked}, tokens, identity.AgentToken{Tokens: wiring.Credentials{Store: st}}}
 	if c.Issuer == "" {
 		if c.JWTKeys != "" {
 			return nil, usageError("--jwt-keys needs --issuer: whose tokens are they?")
@@ -191,8 +169,8 @@ type apiPart struct {
 	policy        instrumentation.Policy
 	previewer     instrumentation.Previewer
 	authenticator identity.Authenticator
-	limiter       graph.Limiter // nil: no limit
-	admit         float64
+	limiter       graph.Limiter       // nil: no limit
+	admission     *delivery.Admission // nil: all are admitted
 	drain         time.Duration
 	origins       []string
 	dev           bool
@@ -202,28 +180,13 @@ type apiPart struct {
 
 // run serves until ctx ends. others are served beside it, on the same listener.
 func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http.Handler) error {
-	secret, err := p.store.Secret(ctx, "preview")
-	if err != nil {
-		return err
-	}
-	tokens := credentials{p.store}
-	service, err := instrumentation.New(instrumentation.Options{
-		Store: p.store, Queue: worker.NewQueue(p.store.Client(), p.store), Previewer: p.previewer, Agents: tokens,
-		Catalog: p.published, Publisher: p.published, Policy: p.policy, Secret: secret, Logger: p.log,
+	api, err := wiring.New(ctx, wiring.Options{
+		Store: p.store, Previewer: p.previewer, Catalog: p.published, Publisher: p.published, Policy: p.policy, Logger: p.log,
+	}, func(door *graph.Options) {
+		door.Authenticator, door.Limiter, door.Admission = p.authenticator, p.limiter, p.admission
+		door.Dev, door.Origins, door.Registry = p.dev, p.origins, p.registry
+		door.Websocket.RestartWindow = p.drain
 	})
-	if err != nil {
-		return err
-	}
-	hub := delivery.New(feedSource{p.store}, delivery.Options{Logger: p.log})
-	options := graph.Options{
-		Service: service, Delivery: hub, Authenticator: p.authenticator, Records: p.store, JoinTokens: tokens,
-		Ready: p.store.Ready, Limiter: p.limiter, Dev: p.dev, Origins: p.origins, Logger: p.log, Registry: p.registry,
-	}
-	options.Websocket.RestartWindow = p.drain
-	if p.admit > 0 {
-		options.Admission = delivery.NewAdmission(p.admit, int(p.admit), nil)
-	}
-	api, err := graph.New(options)
 	if err != nil {
 		return err
 	}
@@ -238,7 +201,6 @@ func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.published.Run(ctx) })
-	g.Go(func() error { return hub.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error {
 		return serve(ctx, l, server, func(ctx context.Context) {
@@ -247,7 +209,5 @@ func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http
 			}
 		})
 	})
-	err = g.Wait()
-	hub.Close()
-	return err
+	return g.Wait()
 }

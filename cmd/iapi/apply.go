@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,14 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -42,7 +45,11 @@ func (applyCmd) Help() string {
       ttl: 24h
 
 Applying it again changes nothing. What cannot change in place (metric, where, by) is deleted and created anew, after asking.
-What the file does not name is left alone. A ttl counts from when an instrumentation is created or changed.`
+What the file does not name is left alone. A ttl counts from when an instrumentation is created or changed.
+
+  iapi apply -f instrumentations.yaml --dry-run
+  iapi apply -f instrumentations.yaml
+  iapi apply -f - --yes < instrumentations.yaml`
 }
 
 // manifest is the file.
@@ -141,10 +148,13 @@ func (c applyCmd) read(in io.Reader) ([]wish, error) {
 		raw, err = os.ReadFile(c.File)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the file: %w", err)
+		return nil, usageError("--file: %w", err)
 	}
 	return parseManifest(raw)
 }
+
+// unknownField is how the decoder tells that there is no such field, with the name of a Go type.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
 
 // parseManifest reads a manifest strictly: unknown keys, doubles and missing names are mistakes, each named.
 func parseManifest(raw []byte) ([]wish, error) {
@@ -152,7 +162,7 @@ func parseManifest(raw []byte) ([]wish, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
 	if err := dec.Decode(&m); err != nil {
-		return nil, usageError("the file: %w", err)
+		return nil, usageError("the file: %s", unknownField.ReplaceAllString(err.Error(), "there is no field $1"))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, usageError("the file: only one document is read")
@@ -168,6 +178,8 @@ func parseManifest(raw []byte) ([]wish, error) {
 			return nil, usageError("instrumentations[%d] (%s): metric is missing", i, w.Name)
 		case len(w.Scope) == 0:
 			return nil, usageError("instrumentations[%d] (%s): scope is missing", i, w.Name)
+		case w.Owner != "" && uuid.Validate(w.Owner) != nil:
+			return nil, usageError("instrumentations[%d] (%s): owner: %q is not a uuid", i, w.Name, w.Owner)
 		default:
 			seen[key] = true
 		}
@@ -186,7 +198,7 @@ func plan(ctx context.Context, cl *client, wishes []wish) ([]step, error) {
 			if w.Owner != "" {
 				filter["owner"] = w.Owner
 			}
-			all, err := listAll(ctx, cl, filter, 0)
+			all, _, err := pages[instrumentationView](ctx, cl, listDocument, map[string]any{"filter": filter}, 0)
 			if err != nil {
 				return nil, err
 			}
@@ -211,28 +223,57 @@ func plan(ctx context.Context, cl *client, wishes []wish) ([]step, error) {
 			st.ID = i.ID
 			st.compare(w, i)
 		} else {
-			st.Diff = []string{"+ metric: " + w.Metric, "+ scope: " + canonicalJSON(w.Scope)}
+			st.Diff = w.lines()
 		}
 		steps = append(steps, st)
 	}
 	return steps, nil
 }
 
+// lines are what a wish says, one line for each field.
+func (w wish) lines() []string {
+	lines := []string{"+ metric: " + w.Metric}
+	add := func(field, value string) {
+		if value != "" {
+			lines = append(lines, "+ "+field+": "+value)
+		}
+	}
+	if !w.Where.IsZero() {
+		add("where", w.where())
+	}
+	add("by", strings.Join(w.By, ", "))
+	add("scope", canonicalJSON(w.Scope))
+	add("granularity", w.Granularity)
+	if len(w.Tags) > 0 {
+		add("tags", canonicalJSON(w.Tags))
+	}
+	add("targets", strings.Join(w.Targets, " "))
+	add("ttl", w.TTL)
+	return lines
+}
+
+// where is the predicate, as canonical JSON.
+func (w wish) where() string {
+	var value any
+	if w.Where.IsZero() || w.Where.Decode(&value) != nil {
+		return "{}"
+	}
+	return canonicalJSON(value)
+}
+
 // createInput makes a CreateInstrumentationInput.
 func (w wish) createInput() (map[string]any, error) {
 	c := createCmd{
-		Metric: w.Metric, By: w.By, Target: w.Targets, Name: w.Name, Granularity: time.Second,
-		scopeFlags: scopeFlags{Owner: w.Owner, Scope: canonicalJSON(w.Scope)},
+		Metric: w.Metric, measureFlags: measureFlags{By: w.By, Name: w.Name}, sendFlags: sendFlags{Target: w.Targets},
+		scopeFlags: scopeFlags{Owner: uuidText(w.Owner), placeFlags: placeFlags{Scope: canonicalJSON(w.Scope)}},
 	}
 	var err error
-	if w.Granularity != "" {
-		if c.Granularity, err = time.ParseDuration(w.Granularity); err != nil {
-			return nil, usageError("%s: granularity: %w", w.Name, err)
-		}
+	if c.Granularity, err = w.time("granularity", cmp.Or(w.Granularity, "1s")); err != nil {
+		return nil, err
 	}
 	if w.TTL != "" {
-		if c.TTL, err = time.ParseDuration(w.TTL); err != nil {
-			return nil, usageError("%s: ttl: %w", w.Name, err)
+		if c.TTL, err = w.time("ttl", w.TTL); err != nil {
+			return nil, err
 		}
 	}
 	if !w.Where.IsZero() {
@@ -252,6 +293,17 @@ func (w wish) createInput() (map[string]any, error) {
 	return input, nil
 }
 
+func (w wish) time(field, text string) (seconds, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, usageError("%s: %s: %q is not a time: want a number and a unit, for example 10s, 5m or 24h", w.Name, field, text)
+	}
+	if err := wholeSeconds(d); err != nil {
+		return 0, usageError("%s: %s: %w", w.Name, field, err)
+	}
+	return seconds(d), nil
+}
+
 // compare decides between none, update and replace, and says what differs.
 func (st *step) compare(w wish, i instrumentationView) {
 	var replace, update []string
@@ -264,15 +316,8 @@ func (st *step) compare(w wish, i instrumentationView) {
 	if i.Predicate != nil {
 		predicate = normalJSON(i.Predicate.JSON)
 	}
-	where := "{}"
-	if !w.Where.IsZero() {
-		var value any
-		if err := w.Where.Decode(&value); err == nil {
-			where = canonicalJSON(value)
-		}
-	}
 	differ(&replace, "metric", i.Metric.Name, w.Metric)
-	differ(&replace, "where", predicate, where)
+	differ(&replace, "where", predicate, w.where())
 	differ(&replace, "by", i.by(), strings.Join(w.By, ", "))
 
 	st.update = map[string]any{"id": i.ID, "expectedRevision": i.Revision}
@@ -339,35 +384,19 @@ func (t targetView) input() map[string]any {
 }
 
 func (st *step) do(ctx context.Context, cl *client) error {
-	type result struct {
-		Instrumentation *instrumentationView `json:"instrumentation"`
-		UserErrors      []userError          `json:"userErrors"`
-	}
 	switch st.Action {
 	case "update":
-		var data struct {
-			Result result `json:"updateInstrumentation"`
-		}
-		if err := cl.do(ctx, updateDocument, map[string]any{"input": st.update}, &data); err != nil {
+		return cl.one(ctx, updateDocument, map[string]any{"input": st.update}, nil)
+	case "create", "replace":
+		var made mutated
+		if err := cl.one(ctx, createDocument, map[string]any{"input": st.create}, &made); err != nil {
 			return err
 		}
-		return refusal(data.Result.UserErrors)
-	case "replace":
-		if err := (deleteCmd{clientFlags: cl.flags, ID: []string{st.ID}}).Run(ctx, streams{out: io.Discard}); err != nil {
-			return err
+		old := st.ID
+		st.ID = made.Instrumentation.ID
+		if old != "" { // goes only when the new one stands, so that a refusal loses nothing
+			return cl.one(ctx, deleteDocument, map[string]any{"input": map[string]any{"id": old}}, nil)
 		}
-		fallthrough
-	case "create":
-		var data struct {
-			Result result `json:"createInstrumentation"`
-		}
-		if err := cl.do(ctx, createDocument, map[string]any{"input": st.create}, &data); err != nil {
-			return err
-		}
-		if err := refusal(data.Result.UserErrors); err != nil {
-			return err
-		}
-		st.ID = data.Result.Instrumentation.ID
 	}
 	return nil
 }

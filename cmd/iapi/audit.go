@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 )
 
 type auditCmd struct {
 	clientFlags
-	Limit int `default:"50" help:"At most this many; 0 for all that is kept."`
+	Limit bound  `default:"50" help:"At most this many; 0 for all that is kept."`
+	After string `help:"Go on behind this cursor, which the page before it told." placeholder:"CURSOR"`
 }
 
 type auditView struct {
@@ -23,35 +25,25 @@ type auditView struct {
 	Result  string    `json:"result"`
 }
 
+// Help is what "iapi audit --help" adds.
+func (auditCmd) Help() string {
+	return `Every mutation is there, also those that were refused.
+
+  iapi audit
+  iapi audit --limit 0 -o json`
+}
+
 func (c auditCmd) Run(ctx context.Context, s streams) error {
-	if c.Limit < 0 {
-		return usageError("--limit %d: want 0 or more", c.Limit)
-	}
-	cl := c.client()
-	all := []auditView{}
 	variables := map[string]any{}
-	for {
-		variables["first"] = 500
-		if c.Limit > 0 {
-			variables["first"] = min(500, c.Limit-len(all))
-		}
-		var data struct {
-			Page struct {
-				Nodes    []auditView `json:"nodes"`
-				PageInfo struct {
-					HasNextPage bool    `json:"hasNextPage"`
-					EndCursor   *string `json:"endCursor"`
-				} `json:"pageInfo"`
-			} `json:"auditLog"`
-		}
-		if err := cl.do(ctx, auditDocument, variables, &data); err != nil {
-			return err
-		}
-		all = append(all, data.Page.Nodes...)
-		if !data.Page.PageInfo.HasNextPage || data.Page.PageInfo.EndCursor == nil || (c.Limit > 0 && len(all) >= c.Limit) {
-			break
-		}
-		variables["after"] = *data.Page.PageInfo.EndCursor
+	if c.After != "" {
+		variables["after"] = c.After
+	}
+	all, more, err := pages[auditView](ctx, c.client(), auditDocument, variables, int(c.Limit))
+	if err != nil {
+		return err
+	}
+	if more != "" {
+		defer fmt.Fprintf(s.err, "There are more: --after %s goes on, --limit 0 shows all.\n", more)
 	}
 	return c.print(s.out, all, func(w io.Writer) {
 		t := newTable(w, "AT", "CALLER", "ACTION", "SUBJECT", "OWNER", "RESULT", "DETAIL")

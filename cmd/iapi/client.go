@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +22,11 @@ import (
 
 // clientFlags say how the client reaches the API.
 type clientFlags struct {
-	Server  string        `default:"http://127.0.0.1:8080" help:"The API's address." placeholder:"URL"`
-	Token   string        `help:"Bearer token. By default the one that \"iapi dev\" and \"iapi api\" keep in their data directory." placeholder:"TOKEN"`
-	DataDir string        `help:"Where to look for that token. [${default}]" default:"${data_dir}" hidden:"" type:"path"`
-	Timeout time.Duration `default:"30s" help:"For one request."`
-	Output  string        `short:"o" enum:"table,json,yaml" default:"table" help:"Print as ${enum}."`
+	Server  string `default:"http://127.0.0.1:8080" group:"common" help:"The API's address." placeholder:"URL"`
+	Token   string `group:"common" help:"Bearer token. Without: the one that \"iapi dev\" and \"iapi api\" keep in their data directory." placeholder:"TOKEN"`
+	DataDir string `default:"${data_dir}" group:"common" type:"path" help:"Where to look for that token." placeholder:"DIR"`
+	Timeout period `default:"30s" group:"common" help:"How long one request may take."`
+	Output  string `short:"o" enum:"table,json,yaml" default:"table" group:"common" help:"Print as ${enum}."`
 }
 
 // client asks the API.
@@ -33,7 +36,7 @@ type client struct {
 }
 
 func (f clientFlags) client() *client {
-	return &client{flags: f, http: &http.Client{Timeout: f.Timeout}}
+	return &client{flags: f, http: &http.Client{Timeout: time.Duration(f.Timeout)}}
 }
 
 // token is the one given, else the one in the data directory, else none.
@@ -46,6 +49,15 @@ func (f clientFlags) token() (string, error) {
 		return "", nil
 	}
 	return token, err
+}
+
+// address is the API's, checked.
+func (f clientFlags) address() (string, error) {
+	u, err := url.Parse(f.Server)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return "", usageError("--server %q: want an address such as http://127.0.0.1:8080", f.Server)
+	}
+	return strings.TrimRight(f.Server, "/"), nil
 }
 
 // userError is a mistake that the caller can mend.
@@ -65,7 +77,7 @@ func refusal(errs []userError) error {
 	for _, e := range errs {
 		line := e.Message
 		if len(e.Path) > 0 {
-			line = strings.TrimPrefix(strings.Join(e.Path, "."), "input.") + ": " + line
+			line = place(e.Path) + ": " + line
 		}
 		lines = append(lines, line+" ("+e.Code+")")
 		if e.Code == "NOT_FOUND" {
@@ -75,13 +87,99 @@ func refusal(errs []userError) error {
 	return &exitError{code: code, err: errors.New(strings.Join(lines, "\n      "))}
 }
 
+// ownNames are what the command line and manifests call members of inputs that the API calls otherwise.
+var ownNames = map[string]string{
+	"ttlSeconds": "ttl", "granularitySeconds": "granularity", "decompositions": "by", "predicate": "where", "targets": "target",
+	"tags": "tag", "expectedRevision": "revision", "expectedCount": "expect", "previewToken": "preview-token",
+	"idempotencyKey": "idempotency-key", "requestId": "request-id",
+}
+
+// place is where in the input a mistake is, in the words of the command line: by.0 for input.decompositions.0.
+func place(path []string) string {
+	path = slices.Clone(path)
+	if path[0] == "input" && len(path) > 1 {
+		path = path[1:]
+	}
+	if own, ok := ownNames[path[0]]; ok {
+		path[0] = own
+	}
+	return strings.Join(path, ".")
+}
+
+// one runs an operation that asks for one field, and decodes what that is. If it has userErrors, they are the error.
+func (c *client) one(ctx context.Context, document string, variables map[string]any, value any) error {
+	var data map[string]json.RawMessage
+	if err := c.do(ctx, document, variables, &data); err != nil {
+		return err
+	}
+	for _, raw := range data {
+		var refused struct {
+			UserErrors []userError `json:"userErrors"`
+		}
+		if raw[0] == '{' {
+			if err := json.Unmarshal(raw, &refused); err != nil {
+				return fmt.Errorf("decode the API's answer: %w", err)
+			}
+		}
+		if err := refusal(refused.UserErrors); err != nil {
+			return err
+		}
+		if value == nil {
+			return nil
+		}
+		if err := json.Unmarshal(raw, value); err != nil {
+			return fmt.Errorf("decode the API's answer: %w", err)
+		}
+	}
+	return nil
+}
+
+// page is a part of a list.
+type page[T any] struct {
+	Nodes    []T `json:"nodes"`
+	PageInfo struct {
+		HasNextPage bool    `json:"hasNextPage"`
+		EndCursor   *string `json:"endCursor"`
+	} `json:"pageInfo"`
+}
+
+// pages reads a list that is the one field of an operation, page by page, up to a limit; 0: all of it. more is the cursor
+// that the rest stands behind, empty where there is none.
+func pages[T any](ctx context.Context, c *client, document string, variables map[string]any, limit int) (all []T, more string, err error) {
+	const most = 500 // of one page
+	variables = maps.Clone(variables)
+	all = []T{}
+	for {
+		variables["first"] = most
+		if limit > 0 {
+			variables["first"] = min(most, limit-len(all))
+		}
+		var p page[T]
+		if err := c.one(ctx, document, variables, &p); err != nil {
+			return nil, "", err
+		}
+		all = append(all, p.Nodes...)
+		if !p.PageInfo.HasNextPage || p.PageInfo.EndCursor == nil {
+			return all, "", nil
+		}
+		if limit > 0 && len(all) >= limit {
+			return all, *p.PageInfo.EndCursor, nil
+		}
+		variables["after"] = *p.PageInfo.EndCursor
+	}
+}
+
 // do runs one operation and decodes its data.
 func (c *client) do(ctx context.Context, document string, variables map[string]any, data any) error {
 	body, err := json.Marshal(map[string]any{"query": document, "variables": variables})
 	if err != nil {
 		return fmt.Errorf("encode the request: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.flags.Server, "/")+"/graphql", bytes.NewReader(body))
+	address, err := c.flags.address()
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address+"/graphql", bytes.NewReader(body))
 	if err != nil {
 		return usageError("--server %q: %w", c.flags.Server, err)
 	}
@@ -98,7 +196,7 @@ func (c *client) do(ctx context.Context, document string, variables map[string]a
 	resp, err := c.http.Do(r)
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return &exitError{code: exitFailed, err: errors.New("interrupted before the API answered")}
 		}
 		return &exitError{code: exitUnreachable,
 			err: fmt.Errorf("cannot reach the API at %s (is \"iapi dev\" running? --server names another address): %w", c.flags.Server, err)}
@@ -116,6 +214,7 @@ func decodeAnswer(resp *http.Response, raw []byte, data any) error {
 		Data   json.RawMessage `json:"data"`
 		Errors []struct {
 			Message    string `json:"message"`
+			Path       []any  `json:"path"`
 			Extensions struct {
 				Code          string `json:"code"`
 				CorrelationID string `json:"correlationId"`
@@ -129,6 +228,13 @@ func decodeAnswer(resp *http.Response, raw []byte, data any) error {
 		e := answer.Errors[0]
 		code := exitFailed
 		text := e.Message
+		if len(e.Path) > 1 && e.Path[0] == "variable" { // what does not fit the schema has only a place, for it has no field yet
+			path := make([]string, 0, len(e.Path))
+			for _, p := range e.Path[1:] {
+				path = append(path, fmt.Sprint(p))
+			}
+			text = place(path) + ": " + text
+		}
 		switch e.Extensions.Code {
 		case "NOT_READY", "RATE_LIMITED":
 			code = exitUnreachable

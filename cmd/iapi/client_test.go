@@ -49,16 +49,16 @@ func TestScopeFlags(t *testing.T) {
 		flags scopeFlags
 		want  string
 	}{
-		"every host":                     {scopeFlags{EveryHost: true}, `{"everyHost":true}`},
-		"all of an owner":                {scopeFlags{All: true, Owner: "o"}, `{"all":true}`},
-		"the same flag again means or":   {scopeFlags{VM: []string{"a", "b"}}, `{"vms":["a","b"]}`},
-		"different flags mean and":       {scopeFlags{VM: []string{"a"}, Host: []string{"h"}}, `{"and":[{"vms":["a"]},{"hosts":["h"]}]}`},
-		"the same tag key means or":      {scopeFlags{VMTag: []string{"role=db", "role=web"}}, `{"vmTag":{"in":["db","web"],"key":"role"}}`},
-		"another tag key means and":      {scopeFlags{VMTag: []string{"role=db", "env=prod"}}, `{"and":[{"vmTag":{"in":["db"],"key":"role"}},{"vmTag":{"in":["prod"],"key":"env"}}]}`},
-		"a key alone: the tag exists":    {scopeFlags{VMTag: []string{"role"}}, `{"vmTag":{"key":"role"}}`},
-		"a value may hold = and a comma": {scopeFlags{VMTag: []string{"a=b=c,d"}}, `{"vmTag":{"in":["b=c,d"],"key":"a"}}`},
-		"aliases":                        {scopeFlags{VMAlias: []string{"a", "b"}}, `{"or":[{"vmAlias":"a"},{"vmAlias":"b"}]}`},
-		"any scope":                      {scopeFlags{Scope: `{"not":{"vmAlias":"x"}}`, EveryHost: true}, `{"and":[{"everyHost":true},{"not":{"vmAlias":"x"}}]}`},
+		"every host":                     {scopeFlags{placeFlags: placeFlags{EveryHost: true}}, `{"everyHost":true}`},
+		"all of an owner":                {scopeFlags{placeFlags: placeFlags{All: true}, Owner: "o"}, `{"all":true}`},
+		"the same flag again means or":   {scopeFlags{placeFlags: placeFlags{VM: []uuidText{"a", "b"}}}, `{"vms":["a","b"]}`},
+		"different flags mean and":       {scopeFlags{placeFlags: placeFlags{VM: []uuidText{"a"}, Host: []uuidText{"h"}}}, `{"and":[{"vms":["a"]},{"hosts":["h"]}]}`},
+		"the same tag key means or":      {scopeFlags{placeFlags: placeFlags{VMTag: []string{"role=db", "role=web"}}}, `{"vmTag":{"in":["db","web"],"key":"role"}}`},
+		"another tag key means and":      {scopeFlags{placeFlags: placeFlags{VMTag: []string{"role=db", "env=prod"}}}, `{"and":[{"vmTag":{"in":["db"],"key":"role"}},{"vmTag":{"in":["prod"],"key":"env"}}]}`},
+		"a key alone: the tag exists":    {scopeFlags{placeFlags: placeFlags{VMTag: []string{"role"}}}, `{"vmTag":{"key":"role"}}`},
+		"a value may hold = and a comma": {scopeFlags{placeFlags: placeFlags{VMTag: []string{"a=b=c,d"}}}, `{"vmTag":{"in":["b=c,d"],"key":"a"}}`},
+		"aliases":                        {scopeFlags{placeFlags: placeFlags{VMAlias: []string{"a", "b"}}}, `{"or":[{"vmAlias":"a"},{"vmAlias":"b"}]}`},
+		"any scope":                      {scopeFlags{placeFlags: placeFlags{Scope: `{"not":{"vmAlias":"x"}}`, EveryHost: true}}, `{"and":[{"everyHost":true},{"not":{"vmAlias":"x"}}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := c.flags.input()
@@ -179,7 +179,7 @@ func TestUserErrorsNameTheirPlace(t *testing.T) {
 	code, out, errs := runCLI(t, "", "create", "cpu.usage", "--by", "cpumod", "--every-host", "--server", url, "--data-dir", t.TempDir())
 	require.Equal(t, exitFailed, code)
 	require.Empty(t, out)
-	require.Equal(t, "iapi: decompositions.0: cpu.usage has no field cpumod; did you mean cpumode? (UNKNOWN_FIELD)\n", errs)
+	require.Equal(t, "iapi: by.0: cpu.usage has no field cpumod; did you mean cpumode? (UNKNOWN_FIELD)\n", errs)
 }
 
 const standing = `{"id":"i-1","name":"web-cpu","owner":null,"metric":{"name":"cpu.usage","unit":"percent"},"predicate":null,

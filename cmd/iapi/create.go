@@ -4,22 +4,94 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 )
+
+// sendFlags say where the data goes.
+type sendFlags struct {
+	Target []string `sep:"none" help:"Where the data goes: dataapi+http://…, dataapi+ws://…, dataapi+udp://…, statsd://host:port/prefix, graphite://host:port/prefix, otlp+http://…, otlp+grpc://…. Again: there too. ${target}" placeholder:"URL"`
+	Header []string `sep:"none" help:"Header to send along to these targets; no answer ever shows its value. @FILE reads the value from a file. Again: others too." placeholder:"NAME=VALUE"`
+}
+
+// measureFlags say what to filter by, how to break it down, how finely and for how long. "iapi create" and "iapi clone" take
+// them; what is not given is the API's default, or what is cloned.
+type measureFlags struct {
+	By             []string `help:"Break down by this field. Again: by both." placeholder:"FIELD"`
+	Where          string   `help:"Only what this predicate lets through, for example '{\"eq\":[\"execname\",\"mysqld\"]}'; @FILE reads it from a file." placeholder:"JSON"`
+	Tag            []string `sep:"none" help:"Label it. Again: also so." placeholder:"KEY=VALUE"`
+	Granularity    seconds  `help:"One value for each interval of this length, a time of whole seconds. ${granularity}" placeholder:"TIME"`
+	TTL            seconds  `name:"ttl" help:"How long it lives, for example 1h. ${ttl}" placeholder:"TIME"`
+	Name           string   `help:"Its name."`
+	IdempotencyKey string   `help:"For 24 hours the same key gives the same instrumentation." placeholder:"KEY"`
+}
+
+// fill puts what is given into a CreateInstrumentationInput or a CloneInstrumentationInput.
+func (f measureFlags) fill(input map[string]any, send sendFlags) error {
+	if f.Granularity != 0 {
+		input["granularitySeconds"] = f.Granularity.count()
+	}
+	if f.TTL != 0 {
+		input["ttlSeconds"] = f.TTL.count()
+	}
+	if len(f.By) > 0 {
+		input["decompositions"] = f.By
+	}
+	if f.Where != "" {
+		p, err := predicateInput(f.Where)
+		if err != nil {
+			return err
+		}
+		if p != nil {
+			input["predicate"] = p
+		}
+	}
+	targets, err := targetInputs(send.Target, send.Header)
+	if err != nil {
+		return err
+	}
+	if targets != nil {
+		input["targets"] = targets
+	}
+	tags, err := tagInputs("tag", f.Tag)
+	if err != nil {
+		return err
+	}
+	if tags != nil {
+		input["tags"] = tags
+	}
+	for key, value := range map[string]string{"name": f.Name, "idempotencyKey": f.IdempotencyKey} {
+		if value != "" {
+			input[key] = value
+		}
+	}
+	return nil
+}
 
 type createCmd struct {
 	clientFlags
 	scopeFlags
-	Metric         string        `arg:"" help:"What to measure, for example cpu.usage; \"iapi metrics\" lists them."`
-	By             []string      `help:"Break down by this field. Again: by both." placeholder:"FIELD"`
-	Where          string        `help:"Only what this predicate lets through, for example '{\"eq\":[\"execname\",\"mysqld\"]}'." placeholder:"JSON"`
-	Target         []string      `sep:"none" help:"Where the data goes: dataapi+http://…, dataapi+ws://…, dataapi+udp://…, statsd://host:port/prefix, graphite://host:port/prefix, otlp+http://…, otlp+grpc://…. Without: the server's default." placeholder:"URL"`
-	Tag            []string      `sep:"none" help:"Label it." placeholder:"KEY=VALUE"`
-	Granularity    time.Duration `default:"1s" help:"One value for each interval of this length, in whole seconds."`
-	TTL            time.Duration `name:"ttl" help:"How long it lives, for example 1h. Without: as the metric says."`
-	Name           string        `help:"Its name."`
-	PreviewToken   string        `help:"Token of a preview: refused if a place would be measured that the preview did not show." placeholder:"TOKEN"`
-	IdempotencyKey string        `help:"For 24 hours the same key gives the same instrumentation." placeholder:"KEY"`
+	measureFlags `set:"granularity=Without: 1s." set:"ttl=Without: as the metric says; what does not trace lives until it is deleted."`
+	sendFlags    `set:"target=Without: the server's default."`
+	Metric       string `arg:"" help:"What to measure, for example cpu.usage; \"iapi metrics\" lists them."`
+	PreviewToken string `help:"Token of a preview: refused if a place would be measured that the preview did not show." placeholder:"TOKEN"`
+}
+
+// Help is what "iapi create --help" adds.
+func (createCmd) Help() string {
+	return `Prints the id. What is measured is in place some moments later; "iapi get ID" tells.
+
+The same flag of a scope again means or (--vm-tag and --host-tag of different keys: and), different flags mean and.
+
+  iapi create cpu.usage --by cpumode --every-host
+  iapi create unix.processes --by execname --every-host --where '{"ne":["execname","kthreadd"]}' --granularity 2s
+  iapi create cpu.usage --by cpumode --vm-tag role=web --vm-tag env=prod --name web --tag team=core
+  iapi create nic.bytes --by nic --all --owner 930896af-bf8c-48d4-885c-6573a94b1853 --ttl 24h
+  iapi create memory.rss --every-host --target statsd://127.0.0.1:8125/hosts
+  iapi create cpu.usage --scope '{"and":[{"vmTag":{"key":"role"}},{"not":{"vmAlias":"test"}}]}'`
+}
+
+// mutated is the payload of a mutation that makes or changes an instrumentation.
+type mutated struct {
+	Instrumentation instrumentationView `json:"instrumentation"`
 }
 
 func (c createCmd) Run(ctx context.Context, s streams) error {
@@ -27,80 +99,30 @@ func (c createCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	var data struct {
-		Result struct {
-			Instrumentation *instrumentationView `json:"instrumentation"`
-			UserErrors      []userError          `json:"userErrors"`
-		} `json:"createInstrumentation"`
-	}
-	if err := c.client().do(ctx, createDocument, map[string]any{"input": input}, &data); err != nil {
-		return err
-	}
-	if err := refusal(data.Result.UserErrors); err != nil {
-		return err
-	}
-	return c.print(s.out, data.Result.Instrumentation, func(w io.Writer) { fmt.Fprintln(w, data.Result.Instrumentation.ID) })
+	return c.mutate(ctx, s, createDocument, input)
 }
 
-// wholeSeconds refuses what the API cannot express.
-func wholeSeconds(flag string, d time.Duration) (int, error) {
-	if d <= 0 || d%time.Second != 0 {
-		return 0, usageError("--%s %s: want a positive number of whole seconds, for example 1s or 5m", flag, d)
+// mutate runs a mutation of one instrumentation, and prints its id, or it.
+func (f clientFlags) mutate(ctx context.Context, s streams, document string, input map[string]any) error {
+	var made mutated
+	if err := f.client().one(ctx, document, map[string]any{"input": input}, &made); err != nil {
+		return err
 	}
-	return int(d / time.Second), nil
+	return f.print(s.out, made.Instrumentation, func(w io.Writer) { fmt.Fprintln(w, made.Instrumentation.ID) })
 }
 
+// input makes a CreateInstrumentationInput.
 func (c createCmd) input() (map[string]any, error) {
 	scope, err := c.scopeFlags.input()
 	if err != nil {
 		return nil, err
 	}
-	granularity, err := wholeSeconds("granularity", c.Granularity)
-	if err != nil {
-		return nil, err
+	input := map[string]any{"metric": c.Metric, "scope": scope}
+	if c.Owner != "" {
+		input["owner"] = c.Owner
 	}
-	input := map[string]any{"metric": c.Metric, "scope": scope, "granularitySeconds": granularity}
-	if c.TTL != 0 {
-		if input["ttlSeconds"], err = wholeSeconds("ttl", c.TTL); err != nil {
-			return nil, err
-		}
+	if c.PreviewToken != "" {
+		input["previewToken"] = c.PreviewToken
 	}
-	if len(c.By) > 0 {
-		input["decompositions"] = c.By
-	}
-	if c.Where != "" {
-		p, err := predicateInput(c.Where)
-		if err != nil {
-			return nil, err
-		}
-		if p != nil {
-			input["predicate"] = p
-		}
-	}
-	var targets []map[string]any
-	for _, text := range c.Target {
-		t, err := targetInput(text)
-		if err != nil {
-			return nil, err
-		}
-		targets = append(targets, t)
-	}
-	if targets != nil {
-		input["targets"] = targets
-	}
-	tags, err := tagInputs("tag", c.Tag)
-	if err != nil {
-		return nil, err
-	}
-	if tags != nil {
-		input["tags"] = tags
-	}
-	for key, value := range map[string]string{
-		"owner": c.Owner, "name": c.Name, "previewToken": c.PreviewToken, "idempotencyKey": c.IdempotencyKey,
-	} {
-		if value != "" {
-			input[key] = value
-		}
-	}
-	return input, nil
+	return input, c.fill(input, c.sendFlags)
 }

@@ -1,3 +1,5 @@
+//go:build !illumos
+
 package main
 
 import (
@@ -24,16 +26,18 @@ import (
 	"iapi/inventory/vmapitest"
 	"iapi/measure"
 	"iapi/store"
+	"iapi/wiring"
 )
 
 type devCmd struct {
 	logging
 	hostPolicyFlags
-	Listen  string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
-	DataDir string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
-	Fleet   string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
-	Host    string `help:"The host of the fleet that this machine's agent stands for; without: the first." placeholder:"UUID"`
-	Redis   string `help:"Use this store instead of the embedded one." placeholder:"URL"`
+	policyFlags `set:"allow_private=true" set:"default_target=Without: to the Data API of this process."`
+	Listen      string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
+	DataDir     string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
+	Fleet       string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
+	Host        string `help:"The host of the fleet that this machine's agent stands for; without: the first." placeholder:"UUID"`
+	Redis       string `help:"Use this store instead of the embedded one." placeholder:"URL"`
 }
 
 // Help is what "iapi dev --help" adds.
@@ -57,6 +61,7 @@ type devParts struct {
 	fleet  *localFleet // nil: the fleet of a file
 	about  string
 	tokens *identity.TokenFile
+	policy instrumentation.Policy
 }
 
 func (c devCmd) Run(ctx context.Context, s streams) error {
@@ -65,6 +70,9 @@ func (c devCmd) Run(ctx context.Context, s streams) error {
 	// Whatever can be refused is refused before anything is written.
 	var file vmapitest.Fleet
 	var err error
+	if p.policy, err = c.policy(); err != nil {
+		return err
+	}
 	if c.Fleet != "" {
 		if file, err = p.readFleet(); err != nil {
 			return err
@@ -186,21 +194,20 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	policy := instrumentationPolicy(base)
 	registry := newRegistry()
-	w, err := newWorker(workerFlags{Concurrency: 8, SweepEvery: time.Minute, GuardShare: 0.2}, p.store, vms, hosts, published, registry, p.log)
+	w, err := newWorker(workerFlags{Concurrency: 8, SweepEvery: period(time.Minute), GuardShare: 0.2}, p.store, vms, hosts, published, registry, p.log)
 	if err != nil {
 		return err
 	}
 	data := dataapi.New(dataapi.Options{Logger: p.log})
-	authenticators := []identity.Authenticator{p.tokens, identity.AgentToken{Tokens: credentials{p.store}}}
+	authenticators := []identity.Authenticator{p.tokens, identity.AgentToken{Tokens: wiring.Credentials{Store: p.store}}}
 	if local, err := identity.NewLocal(l.Addr()); err == nil {
 		authenticators = append(authenticators, local)
 	} else {
 		p.log.Warn("others can reach this listener, so the token in the data directory is needed", "listen", l.Addr())
 	}
 	api := apiPart{
-		store: p.store, published: published, policy: policy, previewer: w,
+		store: p.store, published: published, policy: p.policyAt(base), previewer: w,
 		authenticator: identity.Chain(p.log, authenticators...), drain: time.Second, dev: true, log: p.log, registry: registry,
 	}
 
@@ -250,8 +257,7 @@ func (p *devParts) agent(ctx context.Context, base string) error {
 	if err := p.store.SetAgentToken(ctx, p.host, hash); err != nil {
 		return err
 	}
-	keys, err := p.cmd.keys()
-	if err != nil {
+	if err := p.awaitHost(ctx); err != nil {
 		return err
 	}
 	sess, err := session.New(session.Options{Servers: []string{base}, Host: p.host, Token: func() string { return token },
@@ -259,11 +265,31 @@ func (p *devParts) agent(ctx context.Context, base string) error {
 	if err != nil {
 		return err
 	}
-	a, err := newAgent(agentParts{host: p.host, dir: filepath.Join(p.cmd.DataDir, "agent"), zones: p.zones, log: p.log, collectors: p.cmd.Collectors, keys: keys}, sess)
+	a, err := newAgent(ctx, agentParts{host: p.host, dir: filepath.Join(p.cmd.DataDir, "agent"), zones: p.zones, log: p.log, policy: p.cmd.hostPolicyFlags}, sess)
 	if err != nil {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// awaitHost waits until the first sweep has brought the host into the store, for agents of unknown hosts are turned away.
+func (p *devParts) awaitHost(ctx context.Context) error {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		facts, err := p.store.Facts(ctx, p.host)
+		if err != nil {
+			return fmt.Errorf("wait for this host to be known: %w", err)
+		}
+		if facts.Known {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
 }
 
 func (p *devParts) greet(base string, inventory net.Addr) {
@@ -301,10 +327,11 @@ func reachable(a net.Addr) string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
 }
 
-// instrumentationPolicy sends the data of whoever names no target to the Data API of this process.
-func instrumentationPolicy(base string) instrumentation.Policy {
-	policy := instrumentation.DefaultPolicy()
-	policy.AllowPrivateTargets = true
-	policy.DefaultTargets = []measure.Target{{Kind: measure.DataAPI, Address: base + strings.TrimSuffix(dataPath, "/"), Transport: measure.HTTP}}
+// policyAt sends the data of whoever names no target to the Data API of this process, unless --default-target says otherwise.
+func (p *devParts) policyAt(base string) instrumentation.Policy {
+	policy := p.policy
+	if len(policy.DefaultTargets) == 0 {
+		policy.DefaultTargets = []measure.Target{{Kind: measure.DataAPI, Address: base + strings.TrimSuffix(dataPath, "/"), Transport: measure.HTTP}}
+	}
 	return policy
 }

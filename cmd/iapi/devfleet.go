@@ -1,14 +1,13 @@
+//go:build !illumos
+
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -29,30 +28,6 @@ type localFleet struct {
 	sim   *vmapitest.Server
 	log   *slog.Logger
 	seen  map[uuid.UUID]vmapitest.VM
-}
-
-// hostID is this host's uuid: the one kept in the directory, else one made from the machine's own id, which is then kept.
-func hostID(dir string) (uuid.UUID, error) {
-	path := filepath.Join(dir, "host")
-	raw, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		id, err := uuid.Parse(strings.TrimSpace(string(raw)))
-		if err != nil {
-			return uuid.Nil, fmt.Errorf("read this host's uuid: %s does not hold one: %w", path, err)
-		}
-		return id, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return uuid.Nil, fmt.Errorf("read this host's uuid: %w", err)
-	}
-	id := uuid.New()
-	if machine, err := os.ReadFile("/etc/machine-id"); err == nil && len(strings.TrimSpace(string(machine))) == 32 {
-		id = uuid.NewSHA1(zone.Namespace, []byte("machine:"+strings.TrimSpace(string(machine))))
-	}
-	if err := os.WriteFile(path, []byte(id.String()+"\n"), 0o600); err != nil {
-		return uuid.Nil, fmt.Errorf("keep this host's uuid: %w", err)
-	}
-	return id, nil
 }
 
 // start puts the host and its present zones into the inventory.

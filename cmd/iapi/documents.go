@@ -38,6 +38,38 @@ fragment fields on Instrumentation {
   updateInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
 }` + instrumentationFields
 
+	cloneDocument = `mutation Clone($input: CloneInstrumentationInput!) {
+  cloneInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
+
+	pauseDocument = `mutation Pause($input: InstrumentationIdInput!) {
+  pauseInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
+
+	resumeDocument = `mutation Resume($input: InstrumentationIdInput!) {
+  resumeInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
+
+	countDocument = `query Count($filter: InstrumentationFilter) { instrumentations(filter: $filter) { totalCount } }`
+
+	placedVMsDocument = `query PlacedVms($id: ID!, $first: Int!, $after: String) {
+  instrumentation(id: $id) {
+    places: vms(first: $first, after: $after) {
+      edges { node { uuid alias owner host state } status message }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+}`
+
+	placedHostsDocument = `query PlacedHosts($id: ID!, $first: Int!, $after: String) {
+  instrumentation(id: $id) {
+    places: hosts(first: $first, after: $after) {
+      edges { node { uuid name } vms status message }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+}`
+
 	listDocument = `query List($first: Int, $after: String, $filter: InstrumentationFilter) {
   instrumentations(first: $first, after: $after, filter: $filter) {
     nodes { ...fields }
@@ -59,8 +91,8 @@ fragment fields on Instrumentation {
 }`
 
 	refreshDocument = `mutation Refresh($input: InstrumentationIdInput!) {
-  refreshInstrumentation(input: $input) { instrumentation { id } userErrors { message path code } }
-}`
+  refreshInstrumentation(input: $input) { instrumentation { ...fields } userErrors { message path code } }
+}` + instrumentationFields
 
 	refreshAllDocument = `mutation RefreshAll { refreshAll { accepted userErrors { message path code } } }`
 
@@ -68,8 +100,41 @@ fragment fields on Instrumentation {
   deleteInstrumentation(input: $input) { deletedId userErrors { message path code } }
 }`
 
+	deleteAllDocument = `mutation DeleteAll($input: DeleteInstrumentationsInput!) {
+  deleteInstrumentations(input: $input) { deletedCount userErrors { message path code } }
+}`
+
 	explainDocument = `query Explain($id: ID!, $host: UUID, $vm: UUID) {
   explainPlacement(instrumentation: $id, host: $host, vm: $vm) { placed causes { code message } }
+}`
+
+	limitsDocument = `query Limits($owner: UUID) {
+  limits(owner: $owner) {
+    instrumentations instrumentationsUsed tracingInstrumentations tracingInstrumentationsUsed nameBytes tags tagKeyBytes
+    tagValueBytes targets scopeDepth scopeTerms scopeUuids scopeValues scopeTextBytes predicateDepth predicateComparisons
+    discreteDecompositions granularitySeconds defaultTracingTtlSeconds maxTracingTtlSeconds maxTtlSeconds joinTokenTtlSeconds
+  }
+}`
+
+	notifyDocument = `mutation Notify($input: NotifyVmChangedInput!) {
+  notifyVmChanged(input: $input) { accepted userErrors { message path code } }
+}`
+
+	stopTracingDocument = `mutation StopTracing($input: StopTracingInput!) {
+  stopTracing(input: $input) { accepted userErrors { message path code } }
+}`
+
+	guardsDocument = `query Guards { guards { id reason wouldRemove since } }`
+
+	confirmDocument = `mutation Confirm($id: ID!) { confirmGuard(id: $id) { accepted userErrors { message path code } } }`
+
+	revokeDocument = `mutation Revoke($host: UUID!) { revokeAgent(host: $host) { accepted userErrors { message path code } } }`
+
+	hostDocument = `query Host($uuid: UUID!) {
+  host(uuid: $uuid) {
+    uuid name traits { key value }
+    agent { version online lastSeenAt applied { epoch generation hash } capabilities }
+  }
 }`
 
 	fleetDocument = `query Fleet($first: Int!, $after: String, $online: Boolean) {

@@ -2,6 +2,8 @@
 // talks to it.
 package main
 
+//go:generate go run . docs ../../docs/commands.md
+
 import (
 	"context"
 	"errors"
@@ -11,10 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"iapi/measure"
 )
 
 const description = `IAPI lets you ask for a measurement anywhere in a cloud, and takes care of the rest: which machines it
@@ -33,27 +38,39 @@ Exit codes: 0 done, 1 refused by the API or failed, 2 wrong usage, 3 the API can
 
 // cli is the whole command line, in one place: kong makes the parser, the help and the completion from it.
 type cli struct {
-	Dev    devCmd    `cmd:"" group:"run" help:"Run everything in one process on this machine: API, worker, agent, inventory, Data API and store."`
-	API    apiCmd    `cmd:"" name:"api" group:"run" help:"Run an API server."`
-	Worker workerCmd `cmd:"" group:"run" help:"Run a worker: it evaluates scopes, follows the inventory and writes assignments."`
-	Agent  agentCmd  `cmd:"" group:"run" help:"Run this host's agent."`
-	VMAPI  vmapiCmd  `cmd:"" name:"vmapi" group:"run" help:"Serve a simulated inventory that speaks VMAPI's and CNAPI's protocols."`
+	serverCommands
 
-	Metrics metricsCmd `cmd:"" group:"client" help:"List what can be measured, or show one metric with its fields."`
-	Create  createCmd  `cmd:"" group:"client" help:"Create an instrumentation; prints its id."`
-	List    listCmd    `cmd:"" group:"client" help:"List instrumentations, newest first."`
-	Get     getCmd     `cmd:"" group:"client" help:"Show an instrumentation: state, coverage, problems."`
-	Preview previewCmd `cmd:"" group:"client" help:"Show what a scope would instrument now."`
-	Watch   watchCmd   `cmd:"" group:"client" help:"Show an instrumentation's values as they arrive."`
-	Refresh refreshCmd `cmd:"" group:"client" help:"Compare an instrumentation with the inventory now, or everything."`
-	Delete  deleteCmd  `cmd:"" group:"client" help:"Delete instrumentations."`
-	Explain explainCmd `cmd:"" group:"client" help:"Say why a host or a zone does, or does not, run an instrumentation."`
-	Apply   applyCmd   `cmd:"" group:"client" help:"Make instrumentations equal to a YAML file; shows the difference first."`
-	Fleet   fleetCmd   `cmd:"" group:"client" help:"List the hosts and their agents (operators)."`
-	Audit   auditCmd   `cmd:"" group:"client" help:"List who did what for whom, newest first (operators)."`
-	Join    joinCmd    `cmd:"" group:"client" help:"Make a one-time token that lets a host's agent join (operators)."`
+	Agent agentCmd `cmd:"" group:"run" help:"Run this host's agent."`
+	VMAPI vmapiCmd `cmd:"" name:"vmapi" group:"run" help:"Serve a simulated inventory that speaks VMAPI's and CNAPI's protocols."`
+
+	Metrics     metricsCmd     `cmd:"" group:"client" help:"List what can be measured, or show one metric with its fields."`
+	Create      createCmd      `cmd:"" group:"client" help:"Create an instrumentation; prints its id."`
+	List        listCmd        `cmd:"" group:"client" help:"List instrumentations, newest first."`
+	Get         getCmd         `cmd:"" group:"client" help:"Show an instrumentation: state, coverage, problems."`
+	Places      placesCmd      `cmd:"" group:"client" help:"List the zones and hosts that an instrumentation covers, and how each fares."`
+	Preview     previewCmd     `cmd:"" group:"client" help:"Show what a scope would instrument now."`
+	Watch       watchCmd       `cmd:"" group:"client" help:"Show an instrumentation's values as they arrive."`
+	Update      updateCmd      `cmd:"" group:"client" help:"Change an instrumentation: name, tags, scope, targets, granularity, time to live."`
+	Clone       cloneCmd       `cmd:"" group:"client" help:"Create an instrumentation like another one; prints its id."`
+	Pause       pauseCmd       `cmd:"" group:"client" help:"Measure nothing until it is resumed."`
+	Resume      resumeCmd      `cmd:"" group:"client" help:"Measure again what was paused."`
+	Refresh     refreshCmd     `cmd:"" group:"client" help:"Compare an instrumentation with the inventory now, or everything."`
+	Delete      deleteCmd      `cmd:"" group:"client" help:"Delete instrumentations: by id, or all that match."`
+	Explain     explainCmd     `cmd:"" group:"client" help:"Say why a host or a zone does, or does not, run an instrumentation."`
+	Apply       applyCmd       `cmd:"" group:"client" help:"Make instrumentations equal to a YAML file; shows the difference first."`
+	Limits      limitsCmd      `cmd:"" group:"client" help:"Show what an owner may have, and has."`
+	Notify      notifyCmd      `cmd:"" group:"client" help:"Hint that a VM has changed, as workflows do."`
+	Fleet       fleetCmd       `cmd:"" aliases:"hosts" group:"operator" help:"List the hosts and their agents, or show one host."`
+	Join        joinCmd        `cmd:"" group:"operator" help:"Make a one-time token that lets a host's agent join."`
+	Revoke      revokeCmd      `cmd:"" group:"operator" help:"Take the credential from a host's agent."`
+	StopTracing stopTracingCmd `cmd:"" group:"operator" help:"Stop all tracing, on some hosts or on all, at once."`
+	Guards      guardsCmd      `cmd:"" group:"operator" help:"List the sweeps that wait because they would remove too much."`
+	Confirm     confirmCmd     `cmd:"" group:"operator" help:"Let such a sweep go on."`
+	Audit       auditCmd       `cmd:"" group:"operator" help:"List who did what for whom, newest first."`
 
 	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"Print what may stand next on a command line; the completion scripts ask this."`
+	Docs       docsCmd       `cmd:"" hidden:"" help:"Write the reference of the command line."`
 	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
 }
 
@@ -91,19 +108,8 @@ type streams struct {
 
 // run is the program; tests call it in their own process.
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	var c cli
 	exited := -1
-	parser, err := kong.New(&c,
-		kong.Name("iapi"), kong.Description(description), kong.UsageOnError(),
-		kong.DefaultEnvars("IAPI"), kong.Writers(out, errs), kong.Vars{"data_dir": defaultDataDir()},
-		kong.Exit(func(code int) { exited = code }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
-		kong.ExplicitGroups([]kong.Group{
-			{Key: "run", Title: "Parts of the service:"},
-			{Key: "client", Title: "Client:"},
-			{Key: "other", Title: "Other:"},
-		}),
-	)
+	parser, err := newParser(defaultDataDir(), kong.Writers(out, errs), kong.Exit(func(code int) { exited = code }))
 	if err != nil {
 		fmt.Fprintln(errs, "iapi:", err)
 		return exitFailed
@@ -132,13 +138,41 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 			return 0
 		}
 		fmt.Fprintln(errs, "iapi:", err)
-		var exit *exitError
-		if errors.As(err, &exit) {
-			return exit.code
-		}
-		return exitFailed
+		return exitCode(err)
 	}
 	return 0
+}
+
+// exitCode is what an error ends the program with.
+func exitCode(err error) int {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitFailed
+}
+
+// newParser makes the parser from the description of the command line. dataDir is the default of --data-dir.
+func newParser(dataDir string, options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(new(cli), append([]kong.Option{
+		kong.Name("iapi"), kong.Description(description), kong.UsageOnError(), kong.DefaultEnvars("IAPI"),
+		kong.Vars{
+			"data_dir":         dataDir,
+			"predicate_depth":  strconv.Itoa(measure.MaxPredicateDepth),
+			"predicate_leaves": strconv.Itoa(measure.MaxPredicateLeaves),
+		},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "run", Title: "Parts of the service:"},
+			{Key: "client", Title: "Client:"},
+			{Key: "operator", Title: "Client, for operators:"},
+			{Key: "other", Title: "Other:"},
+			{Key: "scope", Title: "Scope (what to instrument):"},
+			{Key: "filter", Title: "Filter (which instrumentations):"},
+			{Key: "limits", Title: "Limits:"},
+			{Key: "common", Title: "Flags of every client command:"},
+		}),
+	}, options...)...)
 }
 
 // commandName is a command without its arguments.

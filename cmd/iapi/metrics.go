@@ -12,6 +12,7 @@ import (
 
 	"iapi/catalog"
 	measuring "iapi/collectors"
+	"iapi/collectors/dtrace"
 )
 
 // metricsCmd is "iapi metrics" and what can be done with definitions of metrics.
@@ -53,7 +54,7 @@ type metricView struct {
 
 func (c metricsShowCmd) Run(ctx context.Context, s streams) error {
 	if c.Missing {
-		return c.missing(s)
+		return c.missing(ctx, s)
 	}
 	variables := map[string]any{}
 	if c.Module != "" {
@@ -100,7 +101,7 @@ func (c metricsShowCmd) Run(ctx context.Context, s streams) error {
 	return &exitError{code: exitNotFound, err: fmt.Errorf("there is no metric %q; \"iapi metrics\" lists them", c.Name)}
 }
 
-func (c metricsShowCmd) missing(s streams) error {
+func (c metricsShowCmd) missing(ctx context.Context, s streams) error {
 	if c.Name != "" || c.Module != "" || c.Collector != "" {
 		return usageError("--missing goes with nothing else")
 	}
@@ -108,7 +109,13 @@ func (c metricsShowCmd) missing(s streams) error {
 	if err != nil {
 		return err
 	}
-	missing := own.Missing(measuring.New(measuring.Options{}).Platform())
+	tracer, err := dtrace.New(dtrace.Options{})
+	if err != nil {
+		return err
+	}
+	defer tracer.Close() // it runs nothing
+	_, untraced := tracer.Ready(ctx)
+	missing := own.Missing(measuring.New(measuring.Options{Tracer: tracer}).Platform(ctx))
 	return c.print(s.out, missing, func(w io.Writer) {
 		t := newTable(w, "METRIC", "WHAT", "WHY NOT")
 		for _, m := range missing {
@@ -116,6 +123,9 @@ func (c metricsShowCmd) missing(s streams) error {
 		}
 		t.flush()
 		fmt.Fprintf(w, "\n%d of the %d metrics of Cloud Analytics 1.0.\n", len(missing), len(catalog.CA1()))
+		if untraced != nil {
+			fmt.Fprintf(w, "\nNothing can be traced here: %s.\n", untraced.Message)
+		}
 	})
 }
 

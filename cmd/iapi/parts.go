@@ -17,15 +17,14 @@ import (
 
 	"iapi/agent"
 	"iapi/agent/session"
-	"iapi/catalog"
 	measuring "iapi/collectors"
+	"iapi/collectors/dtrace"
 	"iapi/collectors/zone"
 	"iapi/inventory/cnapi"
 	"iapi/inventory/vmapi"
 	"iapi/measure"
 	"iapi/store"
 	"iapi/targets"
-	"iapi/worker"
 )
 
 // inventoryFlags say where the inventory is.
@@ -62,21 +61,6 @@ func (f redisFlags) open(ctx context.Context, log *slog.Logger) (*store.Store, e
 	return st, nil
 }
 
-// workerFlags tune a worker.
-type workerFlags struct {
-	Concurrency int           `default:"8" help:"Hosts, VMs and tasks at once, each."`
-	SweepEvery  time.Duration `default:"10m" help:"Time between comparisons of everything with the inventory."`
-	DeltaEvery  time.Duration `default:"0s" help:"Also ask VMAPI this often which of its records have changed, in case the changefeed says nothing. The clocks must agree to within a minute. 0: never."`
-	GuardShare  float64       `default:"0.2" help:"A sweep that would remove more than this share of all VMs or hosts waits for an operator."`
-}
-
-func newWorker(f workerFlags, st *store.Store, vms *vmapi.Client, hosts *cnapi.Client, published publications, reg prometheus.Registerer, log *slog.Logger) (*worker.Worker, error) {
-	return worker.New(worker.Options{
-		Store: st, VMAPI: vms, CNAPI: hosts, Catalog: catalog.Assigned{Live: published.Live}, Publications: published, Redis: st.Client(), Feed: vms, Logger: log, Registerer: reg,
-		Concurrency: f.Concurrency, SweepEvery: f.SweepEvery, DeltaEvery: f.DeltaEvery, GuardShare: f.GuardShare,
-	})
-}
-
 func newRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -90,24 +74,50 @@ type agentParts struct {
 	zones *zone.Resolver
 	log   *slog.Logger
 
-	collectors []string     // that this host's policy allows; nil: all
-	keys       catalog.Keys // that definitions must be signed with; nil: any
+	policy hostPolicyFlags
 }
 
-// newAgent makes this host's agent on a session.
-func newAgent(p agentParts, s *session.Session) (*agent.Agent, error) {
+// hostAgent is an agent with its tracer, which ends with it.
+type hostAgent struct {
+	*agent.Agent
+	tracer *dtrace.Engine
+	log    *slog.Logger
+}
+
+// Run measures until ctx ends. When it returns, nothing is traced any more.
+func (a hostAgent) Run(ctx context.Context) error {
+	err := a.Agent.Run(ctx)
+	if cerr := a.tracer.Close(); cerr != nil {
+		a.log.Error("tracing did not end cleanly", "error", cerr)
+	}
+	return err
+}
+
+// newAgent makes this host's agent on a session. It is to be run, which also ends what it has begun.
+func newAgent(ctx context.Context, p agentParts, s *session.Session) (*hostAgent, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("find this host's name: %w", err)
 	}
-	registry := measuring.New(measuring.Options{Zones: p.zones, HostID: p.host, Hostname: hostname, Allowed: p.collectors, Logger: p.log})
+	if err := p.policy.check(); err != nil {
+		return nil, err
+	}
+	keys, err := p.policy.keys()
+	if err != nil {
+		return nil, err
+	}
+	tracer, err := dtrace.New(dtrace.Options{Zones: p.zones, Hostname: hostname, Dir: p.dir, MaxPrograms: p.policy.MaxTracing, Logger: p.log})
+	if err != nil {
+		return nil, err
+	}
+	registry := measuring.New(measuring.Options{Zones: p.zones, HostID: p.host, Hostname: hostname, Allowed: p.policy.Collectors, Tracer: tracer, Logger: p.log})
 	spool := ""
 	if p.dir != "" {
 		spool = filepath.Join(p.dir, "spool")
 	}
-	return agent.New(agent.Options{
+	a, err := agent.New(agent.Options{
 		Host: p.host, Version: version(), Session: s, Collectors: registry, Dir: p.dir, Logger: p.log,
-		Capabilities: registry.Collectors(), TrustedKeys: p.keys,
+		Capabilities: registry.Collectors(ctx), TrustedKeys: keys,
 		OpenTarget: func(instrumentation string, t measure.Target) (agent.Queue, error) {
 			return targets.Open(t, targets.Options{Dir: spool, Name: instrumentation, HostID: p.host, Hostname: hostname,
 				Version: version(), Logger: p.log.With("instrumentation", instrumentation)})
@@ -117,6 +127,13 @@ func newAgent(p agentParts, s *session.Session) (*agent.Agent, error) {
 			return z.Owner
 		},
 	})
+	if err != nil {
+		return nil, errors.Join(err, tracer.Close())
+	}
+	if _, refusal := tracer.Ready(ctx); refusal != nil && ctx.Err() == nil {
+		p.log.Info("nothing is traced on this host", "reason", refusal.Message)
+	}
+	return &hostAgent{Agent: a, tracer: tracer, log: p.log}, nil
 }
 
 // writableDir makes a directory and makes sure that it can be written.

@@ -11,13 +11,25 @@ type previewCmd struct {
 	clientFlags
 	scopeFlags
 	Metric string `arg:"" optional:"" help:"Also tell where this metric cannot be measured."`
-	Show   int    `default:"20" help:"Show this many zones and hosts."`
+	Show   int    `default:"20" help:"Show this many zones and this many hosts, 0 to 500."`
+}
+
+// Help is what "iapi preview --help" adds.
+func (previewCmd) Help() string {
+	return `Nothing is changed. The token that it ends with binds a create to what it has shown.
+
+  iapi preview --vm-tag role=web
+  iapi preview cpu.usage --all --owner 930896af-bf8c-48d4-885c-6573a94b1853
+  iapi preview --host-tag os=linux --show 100 -o json`
 }
 
 func (c previewCmd) Run(ctx context.Context, s streams) error {
 	scope, err := c.scopeFlags.input()
 	if err != nil {
 		return err
+	}
+	if c.Show < 0 || c.Show > 500 {
+		return usageError("--show %d: want 0 to 500", c.Show)
 	}
 	variables := map[string]any{"scope": scope, "first": c.Show}
 	if c.Metric != "" {
@@ -26,34 +38,31 @@ func (c previewCmd) Run(ctx context.Context, s streams) error {
 	if c.Owner != "" {
 		variables["owner"] = c.Owner
 	}
-	var data struct {
-		Preview struct {
-			VMCount   int  `json:"vmCount"`
-			HostCount *int `json:"hostCount"`
-			VMs       struct {
-				Nodes []struct {
-					UUID  string  `json:"uuid"`
-					Alias *string `json:"alias"`
-					State string  `json:"state"`
-					Owner *string `json:"owner"`
-					Host  *string `json:"host"`
-				} `json:"nodes"`
-			} `json:"vms"`
-			Hosts *struct {
-				Nodes []struct {
-					UUID string `json:"uuid"`
-					Name string `json:"name"`
-				} `json:"nodes"`
-			} `json:"hosts"`
-			Problems      []problemView `json:"problems"`
-			InventoryAsOf time.Time     `json:"inventoryAsOf"`
-			Token         string        `json:"token"`
-		} `json:"previewScope"`
+	var p struct {
+		VMCount   int  `json:"vmCount"`
+		HostCount *int `json:"hostCount"`
+		VMs       struct {
+			Nodes []struct {
+				UUID  string  `json:"uuid"`
+				Alias *string `json:"alias"`
+				State string  `json:"state"`
+				Owner *string `json:"owner"`
+				Host  *string `json:"host"`
+			} `json:"nodes"`
+		} `json:"vms"`
+		Hosts *struct {
+			Nodes []struct {
+				UUID string `json:"uuid"`
+				Name string `json:"name"`
+			} `json:"nodes"`
+		} `json:"hosts"`
+		Problems      []problemView `json:"problems"`
+		InventoryAsOf time.Time     `json:"inventoryAsOf"`
+		Token         string        `json:"token"`
 	}
-	if err := c.client().do(ctx, previewDocument, variables, &data); err != nil {
+	if err := c.client().one(ctx, previewDocument, variables, &p); err != nil {
 		return err
 	}
-	p := data.Preview
 	return c.print(s.out, p, func(w io.Writer) {
 		fmt.Fprintf(w, "%d zone(s)", p.VMCount)
 		if p.HostCount != nil {

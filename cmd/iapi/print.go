@@ -100,6 +100,15 @@ func age(t time.Time) string {
 	}
 }
 
+// until is how far away a point in time is, for people.
+func until(t time.Time) string {
+	d := time.Until(t).Round(time.Second)
+	if d <= 0 {
+		return age(t) + " ago"
+	}
+	return "in " + shortDuration(d)
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"

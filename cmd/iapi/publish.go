@@ -34,7 +34,17 @@ func openPublications(ctx context.Context, st *store.Store, log *slog.Logger) (p
 // hostPolicyFlags are what a host allows its agent, whatever the API wants.
 type hostPolicyFlags struct {
 	Collectors []string `enum:"kstat,procfs,zfs,dtrace" help:"Collectors that may run on this host: ${enum}. Without: all that it has." placeholder:"NAME"`
+	MaxTracing int      `default:"8" help:"Tracing programs at a time; what would need another is refused. Each takes about 100 MB." placeholder:"N"`
 	TrustedKey string   `type:"existingfile" help:"Run only definitions that one of these public keys (Ed25519, PEM) has signed, beside those that come with the agent. Without: all that the API serves." placeholder:"FILE"`
+}
+
+// check refuses values that the parser lets through.
+func (f hostPolicyFlags) check() error {
+	if f.MaxTracing < 1 {
+		return usageError("--max-tracing %d: at least 1; --collectors can leave out dtrace", f.MaxTracing)
+	}
+	_, err := f.keys()
+	return err
 }
 
 // keys are those that definitions must be signed with; nil: they need not be.

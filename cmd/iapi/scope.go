@@ -2,32 +2,48 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"strconv"
 	"strings"
 
 	"iapi/measure"
 )
 
-// scopeFlags say what to instrument. The same flag again means or (with --vm-tag and --host-tag of different keys: and);
+// placeFlags say where to measure. The same flag again means or (with --vm-tag and --host-tag of different keys: and);
 // different flags mean and.
+type placeFlags struct {
+	All       bool       `help:"Every zone of the owner." group:"scope"`
+	EveryHost bool       `help:"Every host, whole (operators)." group:"scope"`
+	VM        []uuidText `name:"vm" sep:"none" help:"This zone. Again: or." placeholder:"UUID" group:"scope"`
+	VMAlias   []string   `name:"vm-alias" sep:"none" help:"The zone with this alias. Again: or." placeholder:"NAME" group:"scope"`
+	VMTag     []string   `name:"vm-tag" sep:"none" help:"Zones with this tag; KEY alone: whatever its value. The same key again: or; another key: and." placeholder:"KEY=VALUE" group:"scope"`
+	Host      []uuidText `sep:"none" help:"This host (operators). Again: or." placeholder:"UUID" group:"scope"`
+	HostTag   []string   `name:"host-tag" sep:"none" help:"Hosts with this trait (operators). As --vm-tag." placeholder:"KEY=VALUE" group:"scope"`
+	Scope     string     `help:"Any scope, as the API's ScopeInput; @FILE reads it from a file." placeholder:"JSON" group:"scope"`
+}
+
+// scopeFlags say where to measure, and for whom.
 type scopeFlags struct {
-	All       bool     `help:"Every zone of the owner." group:"scope"`
-	EveryHost bool     `help:"Every host, whole (operators)." group:"scope"`
-	VM        []string `name:"vm" sep:"none" help:"This zone. Again: or." placeholder:"UUID" group:"scope"`
-	VMAlias   []string `name:"vm-alias" sep:"none" help:"The zone with this alias. Again: or." placeholder:"NAME" group:"scope"`
-	VMTag     []string `name:"vm-tag" sep:"none" help:"Zones with this tag; KEY alone: whatever its value. The same key again: or; another key: and." placeholder:"KEY=VALUE" group:"scope"`
-	Host      []string `sep:"none" help:"This host (operators). Again: or." placeholder:"UUID" group:"scope"`
-	HostTag   []string `name:"host-tag" sep:"none" help:"Hosts with this trait (operators). As --vm-tag." placeholder:"KEY=VALUE" group:"scope"`
-	Scope     string   `help:"Any scope, as the API's ScopeInput." placeholder:"JSON" group:"scope"`
-	Owner     string   `help:"For this account. Without: the operators' own." placeholder:"UUID" group:"scope"`
+	placeFlags
+	Owner uuidText `help:"For this account. Without: the operators' own." placeholder:"UUID" group:"scope"`
 }
 
 // input makes a ScopeInput.
 func (f scopeFlags) input() (map[string]any, error) {
+	if f.All && f.Owner == "" {
+		return nil, usageError("--all needs --owner: whose zones?")
+	}
+	scope, err := f.placeFlags.input()
+	if err == nil && scope == nil {
+		return nil, usageError("say what to instrument: --every-host, --all with --owner, --vm, --vm-alias, --vm-tag, --host, --host-tag or --scope")
+	}
+	return scope, err
+}
+
+// input makes a ScopeInput; nil where no flag is given.
+func (f placeFlags) input() (map[string]any, error) {
 	var terms []map[string]any
 	if f.All {
-		if f.Owner == "" {
-			return nil, usageError("--all needs --owner: whose zones?")
-		}
 		terms = append(terms, map[string]any{"all": true})
 	}
 	if f.EveryHost {
@@ -37,11 +53,11 @@ func (f scopeFlags) input() (map[string]any, error) {
 		terms = append(terms, map[string]any{"vms": f.VM})
 	}
 	if len(f.VMAlias) > 0 {
-		var any []map[string]any
+		var aliases []map[string]any
 		for _, a := range f.VMAlias {
-			any = append(any, map[string]interface{}{"vmAlias": a})
+			aliases = append(aliases, map[string]any{"vmAlias": a})
 		}
-		terms = append(terms, combine("or", any))
+		terms = append(terms, combine("or", aliases))
 	}
 	tags, err := tagTerms("vm-tag", "vmTag", f.VMTag)
 	if err != nil {
@@ -57,16 +73,41 @@ func (f scopeFlags) input() (map[string]any, error) {
 	}
 	terms = append(terms, tags...)
 	if f.Scope != "" {
+		text, err := orFile("scope", f.Scope)
+		if err != nil {
+			return nil, err
+		}
 		var term map[string]any
-		if err := json.Unmarshal([]byte(f.Scope), &term); err != nil {
-			return nil, usageError("--scope: not a JSON object: %w", err)
+		if err := json.Unmarshal([]byte(text), &term); err != nil || len(term) == 0 {
+			return nil, usageError("--scope: want a JSON object such as {\"vmTag\":{\"key\":\"role\"}}, not %s", shorten(text))
 		}
 		terms = append(terms, term)
 	}
 	if len(terms) == 0 {
-		return nil, usageError("say what to instrument: --every-host, --all with --owner, --vm, --vm-tag, --host or --scope")
+		return nil, nil
 	}
 	return combine("and", terms), nil
+}
+
+// orFile is a flag's text, or what is in the file that @FILE names.
+func orFile(flag, text string) (string, error) {
+	path, named := strings.CutPrefix(text, "@")
+	if !named {
+		return text, nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", usageError("--%s: %w", flag, err)
+	}
+	return string(raw), nil
+}
+
+// shorten quotes a text for a message.
+func shorten(text string) string {
+	if len(text) > 60 {
+		text = text[:60] + "…"
+	}
+	return strconv.Quote(text)
 }
 
 // combine leaves a single term as it is.
@@ -110,6 +151,10 @@ func tagTerms(flag, member string, pairs []string) ([]map[string]any, error) {
 
 // predicateInput turns CA 1.0's predicate syntax into a PredicateInput; nil for a predicate that filters nothing.
 func predicateInput(text string) (map[string]any, error) {
+	text, err := orFile("where", text)
+	if err != nil {
+		return nil, err
+	}
 	p, err := measure.ParsePredicate([]byte(text))
 	if err != nil {
 		return nil, usageError("--where: %w", err)
@@ -148,20 +193,46 @@ func tagInputs(flag string, pairs []string) ([]map[string]string, error) {
 	return tags, nil
 }
 
-// targetInput turns a target's address into a TargetInput.
-func targetInput(text string) (map[string]any, error) {
-	t, err := measure.ParseTarget(text)
-	if err != nil {
-		return nil, usageError("--target: %w", err)
+// targetInputs turns targets' addresses into TargetInputs, each with the headers where it can have some.
+func targetInputs(addresses, headers []string) ([]map[string]any, error) {
+	var secrets []map[string]string
+	for _, h := range headers {
+		name, value, ok := strings.Cut(h, "=")
+		if !ok || name == "" {
+			return nil, usageError("--header %s: want NAME=VALUE, or NAME=@FILE", shorten(name))
+		}
+		value, err := orFile("header", value)
+		if err != nil {
+			return nil, err
+		}
+		secrets = append(secrets, map[string]string{"name": name, "value": strings.TrimSpace(value)})
 	}
-	switch t.Kind {
-	case measure.DataAPI:
-		return map[string]any{"dataApi": map[string]any{"url": t.Address, "transport": t.Transport}}, nil
-	case measure.Statsd:
-		return map[string]any{"statsd": map[string]any{"address": t.Address, "prefix": t.Prefix}}, nil
-	case measure.Graphite:
-		return map[string]any{"graphite": map[string]any{"address": t.Address, "prefix": t.Prefix}}, nil
-	default:
-		return map[string]any{"otlp": map[string]any{"endpoint": t.Address}}, nil
+	var targets []map[string]any
+	used := len(secrets) == 0
+	for _, address := range addresses {
+		t, err := measure.ParseTarget(address)
+		if err != nil {
+			return nil, usageError("--target: %w", err)
+		}
+		var kind string
+		var target map[string]any
+		switch t.Kind {
+		case measure.DataAPI:
+			kind, target = "dataApi", map[string]any{"url": t.Address, "transport": t.Transport}
+		case measure.Statsd:
+			kind, target = "statsd", map[string]any{"address": t.Address, "prefix": t.Prefix}
+		case measure.Graphite:
+			kind, target = "graphite", map[string]any{"address": t.Address, "prefix": t.Prefix}
+		default:
+			kind, target = "otlp", map[string]any{"endpoint": t.Address}
+		}
+		if secrets != nil && (kind == "dataApi" || kind == "otlp") {
+			target["headers"], used = secrets, true
+		}
+		targets = append(targets, map[string]any{kind: target})
 	}
+	if !used {
+		return nil, usageError("--header goes with a --target that is a Data API or OTLP")
+	}
+	return targets, nil
 }

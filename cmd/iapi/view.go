@@ -3,19 +3,17 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // instrumentationView is what the client shows of one; its JSON has the schema's names.
 type instrumentationView struct {
-	ID     string  `json:"id"`
-	Name   *string `json:"name"`
-	Owner  *string `json:"owner"`
-	Metric struct {
-		Name string `json:"name"`
-		Unit string `json:"unit"`
-	} `json:"metric"`
+	ID        string    `json:"id"`
+	Name      *string   `json:"name"`
+	Owner     *string   `json:"owner"`
+	Metric    metricRef `json:"metric"`
 	Predicate *struct {
 		JSON json.RawMessage `json:"json"`
 		Text string          `json:"text"`
@@ -42,6 +40,19 @@ type instrumentationView struct {
 	Problems           []problemView `json:"problems,omitempty"`
 }
 
+// metricRef is the metric of an instrumentation. Its unit is empty where the quantity is a plain number.
+type metricRef struct {
+	Name string `json:"name"`
+	Unit string `json:"unit"`
+}
+
+func (m metricRef) String() string {
+	if m.Unit == "" {
+		return m.Name
+	}
+	return m.Name + " (" + m.Unit + ")"
+}
+
 type coverageView struct {
 	Expected int `json:"expected"`
 	Running  int `json:"running"`
@@ -50,9 +61,18 @@ type coverageView struct {
 	Offline  int `json:"offline"`
 }
 
-// String tells the coverage in as few words as it takes.
+// String tells the coverage in as few words as it takes: 3/5, 2 failed.
 func (c coverageView) String() string {
-	text := fmt.Sprintf("%d/%d", c.Running, c.Expected)
+	return fmt.Sprintf("%d/%d", c.Running, c.Expected) + c.others()
+}
+
+// sentence tells the same where nothing around it says what is counted: 3/5 running, 2 failed.
+func (c coverageView) sentence() string {
+	return fmt.Sprintf("%d/%d running", c.Running, c.Expected) + c.others()
+}
+
+func (c coverageView) others() string {
+	text := ""
 	for _, part := range []struct {
 		n    int
 		name string
@@ -107,4 +127,57 @@ func (i instrumentationView) name() string {
 		return ""
 	}
 	return *i.Name
+}
+
+// limitsView is what an owner may have, and has.
+type limitsView struct {
+	Instrumentations            int `json:"instrumentations"`
+	InstrumentationsUsed        int `json:"instrumentationsUsed"`
+	TracingInstrumentations     int `json:"tracingInstrumentations"`
+	TracingInstrumentationsUsed int `json:"tracingInstrumentationsUsed"`
+	NameBytes                   int `json:"nameBytes"`
+	Tags                        int `json:"tags"`
+	TagKeyBytes                 int `json:"tagKeyBytes"`
+	TagValueBytes               int `json:"tagValueBytes"`
+	Targets                     int `json:"targets"`
+	ScopeDepth                  int `json:"scopeDepth"`
+	ScopeTerms                  int `json:"scopeTerms"`
+	ScopeUUIDs                  int `json:"scopeUuids"`
+	ScopeValues                 int `json:"scopeValues"`
+	ScopeTextBytes              int `json:"scopeTextBytes"`
+	PredicateDepth              int `json:"predicateDepth"`
+	PredicateComparisons        int `json:"predicateComparisons"`
+	DiscreteDecompositions      int `json:"discreteDecompositions"`
+	GranularitySeconds          int `json:"granularitySeconds"`
+	DefaultTracingTTLSeconds    int `json:"defaultTracingTtlSeconds"`
+	MaxTracingTTLSeconds        int `json:"maxTracingTtlSeconds"`
+	MaxTTLSeconds               int `json:"maxTtlSeconds"`
+	JoinTokenTTLSeconds         int `json:"joinTokenTtlSeconds"`
+}
+
+// lines are the rows of a table: what, how much of it is used, and the limit.
+func (l limitsView) lines() [][]string {
+	time := func(n int) string { return shortDuration(time.Duration(n) * time.Second) }
+	return [][]string{
+		{"instrumentations", strconv.Itoa(l.InstrumentationsUsed), strconv.Itoa(l.Instrumentations)},
+		{"of these, tracing", strconv.Itoa(l.TracingInstrumentationsUsed), strconv.Itoa(l.TracingInstrumentations)},
+		{"bytes of a name", "", strconv.Itoa(l.NameBytes)},
+		{"tags of one", "", strconv.Itoa(l.Tags)},
+		{"bytes of a tag's key", "", strconv.Itoa(l.TagKeyBytes)},
+		{"bytes of a tag's value", "", strconv.Itoa(l.TagValueBytes)},
+		{"targets of one", "", strconv.Itoa(l.Targets)},
+		{"levels of a scope", "", strconv.Itoa(l.ScopeDepth)},
+		{"terms of a scope", "", strconv.Itoa(l.ScopeTerms)},
+		{"uuids in a scope", "", strconv.Itoa(l.ScopeUUIDs)},
+		{"values in a scope's list", "", strconv.Itoa(l.ScopeValues)},
+		{"bytes of a scope's texts", "", strconv.Itoa(l.ScopeTextBytes)},
+		{"levels of a predicate", "", strconv.Itoa(l.PredicateDepth)},
+		{"comparisons of a predicate", "", strconv.Itoa(l.PredicateComparisons)},
+		{"discrete fields to break down by", "", strconv.Itoa(l.DiscreteDecompositions)},
+		{"the longest granularity", "", time(l.GranularitySeconds)},
+		{"time to live of tracing, if none is asked for", "", time(l.DefaultTracingTTLSeconds)},
+		{"the longest of tracing", "", time(l.MaxTracingTTLSeconds)},
+		{"the longest time to live", "", time(l.MaxTTLSeconds)},
+		{"the longest life of a join token", "", time(l.JoinTokenTTLSeconds)},
+	}
 }

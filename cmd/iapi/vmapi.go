@@ -11,9 +11,9 @@ import (
 
 type vmapiCmd struct {
 	logging
-	Listen      string        `default:"127.0.0.1:8088" help:"Serve here." placeholder:"ADDR"`
-	Fleet       string        `type:"existingfile" help:"Begin with the VMs and hosts of this JSON file; without: none." placeholder:"FILE"`
-	FeedLatency time.Duration `default:"2s" help:"How late the changefeed is; the real one looks every two seconds."`
+	Listen      string `default:"127.0.0.1:8088" help:"Serve here." placeholder:"ADDR"`
+	Fleet       string `type:"existingfile" help:"Begin with the VMs and hosts of this JSON file; without: none." placeholder:"FILE"`
+	FeedLatency period `default:"2s" help:"How late the changefeed is; the real one looks every two seconds."`
 }
 
 // Help is what "iapi vmapi --help" adds.
@@ -21,7 +21,7 @@ func (vmapiCmd) Help() string { return vmapitest.ControlHelp }
 
 func (c vmapiCmd) Run(ctx context.Context, s streams) error {
 	log := c.logger(s.err)
-	sim := vmapitest.New(vmapitest.Options{Logger: log, FeedLatency: c.FeedLatency})
+	sim := vmapitest.New(vmapitest.Options{Logger: log, FeedLatency: time.Duration(c.FeedLatency)})
 	defer sim.Close()
 	var fleet vmapitest.Fleet
 	if c.Fleet != "" {

@@ -1,13 +1,38 @@
+//go:build !illumos
+
 package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+
+	"iapi/catalog"
+	"iapi/inventory/cnapi"
+	"iapi/inventory/vmapi"
+	"iapi/store"
+	"iapi/worker"
 )
+
+// workerFlags tune a worker. Their zero value means the worker's own defaults.
+type workerFlags struct {
+	Concurrency count  `default:"8" help:"Hosts, VMs and tasks at once, each."`
+	SweepEvery  period `default:"10m" help:"Time between comparisons of everything with the inventory."`
+	DeltaEvery  pause  `default:"0s" help:"Also ask VMAPI this often which of its records have changed, in case the changefeed says nothing. The clocks must agree to within a minute. 0s: never."`
+	GuardShare  share  `default:"0.2" help:"A sweep that would remove more than this share of all VMs or hosts waits for an operator: more than 0, up to 1. 1: only an inventory that is suddenly empty waits."`
+}
+
+func newWorker(f workerFlags, st *store.Store, vms *vmapi.Client, hosts *cnapi.Client, published publications, reg prometheus.Registerer, log *slog.Logger) (*worker.Worker, error) {
+	return worker.New(worker.Options{
+		Store: st, VMAPI: vms, CNAPI: hosts, Catalog: catalog.Assigned{Live: published.Live}, Publications: published, Redis: st.Client(), Feed: vms, Logger: log, Registerer: reg,
+		Concurrency: int(f.Concurrency), SweepEvery: time.Duration(f.SweepEvery), DeltaEvery: time.Duration(f.DeltaEvery), GuardShare: float64(f.GuardShare),
+	})
+}
 
 type workerCmd struct {
 	logging

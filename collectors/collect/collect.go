@@ -25,7 +25,8 @@ type Request struct {
 	WholeHost      bool        // one source: the host. Operators only
 	Zones          []uuid.UUID // else: exactly these zones; none means nothing, never everything
 	Granularity    time.Duration
-	Owner          uuid.UUID // of the instrumentation; Nil: the operators
+	Owner          uuid.UUID     // of the instrumentation; Nil: the operators
+	Lifetime       time.Duration // for how much longer it is to be measured; 0: no end is known
 }
 
 // Fields lists the fields that a request needs, sorted, each once: those of its predicate and its decompositions.
@@ -54,12 +55,19 @@ type Probe interface {
 	Close() error
 }
 
+// Lasting is a Probe of which something runs apart from this process, and so has to know by itself when to end.
+type Lasting interface {
+	// SetLifetime replaces what is left to live, counted from now; 0: no end is known. Nothing is restarted.
+	SetLifetime(left time.Duration) error
+}
+
 // Result is what one interval gave. The lists of samples and failures are reused by the next Collect of the same probe;
 // what a sample points to, its fields and its distribution, is never changed.
 type Result struct {
 	Samples  []Sample
 	Failures []ZoneFailure
-	Primed   bool // this call has only read the first values
+	Primed   bool   // this call has only read the first values
+	Notice   string // what operators should know of a probe that measures all the same, "" for nothing
 }
 
 // Sample is the value of one source and one combination of discrete fields.

@@ -3,14 +3,12 @@ package dtrace
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"iapi/catalog"
 	"iapi/collectors/collect"
 	"iapi/collectors/dtrace/program"
 	"iapi/measure"
@@ -70,22 +68,12 @@ func TestIntervalsGivenOutLoseNothing(t *testing.T) {
 	require.Equal(t, int64(2*n), buckets)
 }
 
-// limited is the metric of system calls with another limit on keys.
-func limited(t testing.TB, replace ...string) *catalog.Definition {
-	t.Helper()
-	text, err := os.ReadFile(definitionsDir + "/syscall.syscalls.yaml")
-	require.NoError(t, err)
-	d, err := catalog.Parse([]byte(strings.NewReplacer(replace...).Replace(string(text))))
-	require.NoError(t, err)
-	return d
-}
-
 func TestMoreKeysThanAllowedBecomeOther(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{})
 	h := newHelper(t)
 	h.do("name ppid")
-	p := open(t, e, wish(limited(t, "max_keys: 300", "max_keys: 20"), fmt.Sprintf(`{"and":[{"eq":["syscall","getppid"]},{"eq":["pid","%d"]}]}`, h.cmd.Process.Pid), "execname"))
+	p := open(t, e, wish(definition(t, "syscall.syscalls", "max_keys: 300", "max_keys: 20"), fmt.Sprintf(`{"and":[{"eq":["syscall","getppid"]},{"eq":["pid","%d"]}]}`, h.cmd.Process.Pid), "execname"))
 	h.do("names 500")
 	sum := drained(t, p)
 	total := sum.other

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -40,11 +41,11 @@ type Options struct {
 	Dir      string        // keeps the quarantine; default: it is forgotten when the Engine is closed
 
 	MaxPrograms int           // tracing programs at a time; default 8
-	Window      time.Duration // over which the cost of a program is measured; default 15 s
+	Window      time.Duration // over which the cost of a program is measured; default 10 s
 	Quarantine  time.Duration // for which a definition that went over its budget is refused; default 24 h
 
 	StartTimeout time.Duration // from the start of a tracer to its first event; default 30 s
-	StopTimeout  time.Duration // before a tracer that does not end is killed; default 2 s
+	StopTimeout  time.Duration // before a tracer that does not end is killed; default 500 ms
 
 	Bpftrace string // the tracers; default those of the system. On illumos it is DTrace, elsewhere bpftrace
 	DTrace   string
@@ -76,18 +77,16 @@ var _ collect.Engine = (*Engine)(nil)
 // New makes an Engine, which must be closed.
 func New(o Options) (*Engine, error) {
 	o.MaxPrograms = cmp.Or(o.MaxPrograms, 8)
-	o.Window = cmp.Or(o.Window, 15*time.Second)
+	o.Window = cmp.Or(o.Window, 10*time.Second)
 	o.Quarantine = cmp.Or(o.Quarantine, 24*time.Hour)
 	o.StartTimeout = cmp.Or(o.StartTimeout, 30*time.Second)
-	o.StopTimeout = cmp.Or(o.StopTimeout, 2*time.Second)
+	o.StopTimeout = cmp.Or(o.StopTimeout, 500*time.Millisecond)
 	o.Proc, o.Sys = cmp.Or(o.Proc, "/proc"), cmp.Or(o.Sys, "/sys")
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname() // without a name the field is empty, which is the truth
 	}
 	if runtime.GOOS == "illumos" {
 		o.DTrace = cmp.Or(o.DTrace, collect.Command("dtrace"))
-	} else {
-		o.Bpftrace = cmp.Or(o.Bpftrace, collect.Command("bpftrace"))
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -132,12 +131,47 @@ func (e *Engine) Release(digest string) error { return e.quarantine.release(dige
 
 var versionPattern = regexp.MustCompile(`v?([0-9]+\.[0-9]+(\.[0-9]+)?)`)
 
-// BpftraceVersion is the version of the bpftrace that the Engine runs, "" if there is none.
-func (e *Engine) BpftraceVersion(ctx context.Context) (string, error) {
-	if e.opts.Bpftrace == "" {
+// Ready says what keeps this host from tracing and what to do about it, nil for nothing, and the version of its bpftrace,
+// where it has one. It asks anew each time.
+func (e *Engine) Ready(ctx context.Context) (bpftrace string, refusal *collect.Error) {
+	if runtime.GOOS == "illumos" {
+		if e.opts.DTrace == "" {
+			return "", collect.Errorf(collect.Unsupported, "there is no dtrace command; an agent traces from the global zone only")
+		}
 		return "", nil
 	}
-	text, err := collect.Output(ctx, 10*time.Second, 4<<10, e.opts.Bpftrace, "--version")
+	path := e.bpftrace()
+	switch {
+	case path == "":
+		return "", collect.Errorf(collect.Unsupported, "bpftrace is not installed: install the package bpftrace")
+	case os.Geteuid() != 0:
+		return "", collect.Errorf(collect.Denied, "tracing is for root only: run the agent as root")
+	}
+	if !e.exists("kernel/tracing/events") && !e.exists("kernel/debug/tracing/events") {
+		return "", collect.Errorf(collect.Unsupported, "tracefs is not mounted: run mount -t tracefs tracefs /sys/kernel/tracing")
+	}
+	version, err := e.BpftraceVersion(ctx)
+	if err != nil {
+		return "", collect.Refusal(err)
+	}
+	return version, nil
+}
+
+func (e *Engine) exists(path string) bool {
+	_, err := os.Stat(filepath.Join(e.opts.Sys, path))
+	return err == nil
+}
+
+// bpftrace is the tracer on Linux, which may be installed while the agent runs; "" for none.
+func (e *Engine) bpftrace() string { return cmp.Or(e.opts.Bpftrace, collect.Command("bpftrace")) }
+
+// BpftraceVersion is the version of the bpftrace that the Engine runs, "" if there is none.
+func (e *Engine) BpftraceVersion(ctx context.Context) (string, error) {
+	path := e.bpftrace()
+	if path == "" {
+		return "", nil
+	}
+	text, err := collect.Output(ctx, 10*time.Second, 4<<10, path, "--version")
 	if err != nil {
 		return "", fmt.Errorf("ask bpftrace for its version: %w", err)
 	}
@@ -156,7 +190,7 @@ func (e *Engine) Open(ctx context.Context, r collect.Request, v *catalog.Variant
 		return nil, collect.Errorf(collect.Denied, "%s is traced in whatever runs at the moment: only operators may, on whole hosts", name)
 	case r.WholeHost && r.Owner != uuid.Nil:
 		return nil, collect.Errorf(collect.Denied, "only operators trace a whole host")
-	case v.Source.Bpftrace != nil && e.opts.Bpftrace == "":
+	case v.Source.Bpftrace != nil && (runtime.GOOS == "illumos" || e.bpftrace() == ""):
 		return nil, collect.Errorf(collect.Unsupported, "bpftrace is not installed")
 	case v.Source.DTrace != nil && e.opts.DTrace == "":
 		return nil, collect.Errorf(collect.Unsupported, "dtrace is not available")
@@ -213,6 +247,9 @@ func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.ending() == 0 {
+		p.setLifetime(p.request.Lifetime, compiled.Runtime)
+	}
 	r, start, err := e.join(key, p, compiled)
 	if err != nil {
 		return nil, err
@@ -223,12 +260,9 @@ func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
 	select {
 	case <-r.ready:
 	case <-ctx.Done():
-		go func() { // nobody waits for it any more; what it may have started is given back
-			<-r.ready
-			if err := e.release(r, p); err != nil {
-				e.log.Warn("a tracing program did not end cleanly", "error", err)
-			}
-		}()
+		if err := e.abandon(r, p); err != nil {
+			e.log.Warn("a tracing program did not end cleanly", "error", err)
+		}
 		return nil, collect.Errorf(collect.Failed, "start the tracer: %w", ctx.Err())
 	}
 	if err := r.failure(); err != nil {
@@ -236,7 +270,7 @@ func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
 		return nil, err
 	}
 	if !start {
-		if err := r.extend(); err != nil {
+		if err := r.pushEnd(); err != nil {
 			e.log.Warn("a shared tracing program could not be given more time", "metric", r.metric(), "error", err)
 		}
 	}
@@ -286,9 +320,29 @@ func (e *Engine) release(r *running, p *probe) error {
 	}
 	e.mu.Unlock()
 	if !last {
+		if err := r.pushEnd(); err != nil && r.failure() == nil {
+			return fmt.Errorf("tell a tracing program its new end: %w", err)
+		}
 		return nil
 	}
 	return e.end(r, collect.Errorf(collect.Failed, "the probe is closed"))
+}
+
+// abandon takes a probe from a program that still starts, and ends a program for which nobody else waits. When it returns,
+// nothing is left of it.
+func (e *Engine) abandon(r *running, p *probe) error {
+	e.mu.Lock()
+	last := r.remove(p)
+	if last {
+		e.forget(r)
+		close(r.abandoned)
+	}
+	e.mu.Unlock()
+	if !last {
+		return nil
+	}
+	<-r.ready
+	return e.end(r, collect.Errorf(collect.Failed, "nobody waits for the tracer"))
 }
 
 // forget makes room in the table; the caller holds the lock.

@@ -102,6 +102,26 @@ func obey(command string) {
 		c, err := net.Dial("tcp", rest)
 		must(err)
 		must(c.Close())
+	case "refused":
+		if c, err := net.Dial("tcp", rest); err == nil {
+			must(c.Close())
+			panic("somebody listens at " + rest)
+		}
+	case "mkdir":
+		must(os.Mkdir(rest, 0o755))
+	case "closenothing":
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for range n {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, 1<<20, 0, 0)
+		}
+	case "sleep": // that many times for a millisecond
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for range n {
+			ms := syscall.Timespec{Nsec: int64(time.Millisecond)}
+			must(syscall.Nanosleep(&ms, nil))
+		}
 	case "listen":
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(err)

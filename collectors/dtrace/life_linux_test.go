@@ -66,7 +66,7 @@ func TestAKilledTracerIsToldAndNotStartedAgain(t *testing.T) {
 func TestAProgramEndsByItself(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{})
-	p := open(t, e, wish(limited(t, "max_runtime_s: 3600", "max_runtime_s: 3"), `{}`))
+	p := open(t, e, wish(definition(t, "syscall.syscalls", "max_runtime_s: 3600", "max_runtime_s: 3"), `{}`))
 	began := time.Now()
 	select {
 	case <-p.run.over:
@@ -75,13 +75,13 @@ func TestAProgramEndsByItself(t *testing.T) {
 	}
 	require.Less(t, time.Since(began), 10*time.Second)
 	_, err := p.Collect(t.Context(), time.Now())
-	require.ErrorContains(t, err, "as it does after 3s")
+	require.ErrorContains(t, err, "when its time is over")
 }
 
 func TestAnotherProbeGivesASharedProgramMoreTime(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{})
-	d := limited(t, "max_runtime_s: 3600", "max_runtime_s: 6")
+	d := definition(t, "syscall.syscalls", "max_runtime_s: 3600", "max_runtime_s: 6")
 	p := open(t, e, wish(d, `{}`))
 	for began := time.Now(); time.Since(began) < 3*time.Second; {
 		drained(t, p)
@@ -94,10 +94,9 @@ func TestAnotherProbeGivesASharedProgramMoreTime(t *testing.T) {
 
 // agentHelper is a process that traces until it is killed.
 func agentHelper() {
-	text, err := os.ReadFile(filepath.Join(definitionsDir, "syscall.syscalls.yaml"))
+	all, err := catalog.Embedded()
 	must(err)
-	d, err := catalog.Parse(text)
-	must(err)
+	d, _ := all.DefinitionOf("syscall.syscalls")
 	e, err := New(Options{StartTimeout: time.Minute})
 	must(err)
 	p, err := e.Open(context.Background(), collect.Request{Definition: d, WholeHost: true, Predicate: measure.Predicate{}}, &d.Variants[0])
@@ -127,7 +126,7 @@ func TestTracersDieWithTheirAgent(t *testing.T) {
 func TestARunawayIsStoppedAndQuarantined(t *testing.T) {
 	needTracer(t)
 	dir := t.TempDir()
-	d := limited(t, "cpu_budget_pct: 2.0", "cpu_budget_pct: 0.01")
+	d := definition(t, "syscall.syscalls", "cpu_budget_pct: 2.0", "cpu_budget_pct: 0.01")
 	e := newEngine(t, Options{Dir: dir, Window: 200 * time.Millisecond})
 	p := open(t, e, wish(d, `{}`, "execname", "latency"))
 	pid := p.run.proc.pid
@@ -159,7 +158,7 @@ func TestARunawayIsStoppedAndQuarantined(t *testing.T) {
 func TestTheNumberOfProgramsIsBounded(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{MaxPrograms: 2})
-	d := limited(t, "max_concurrent: 4", "max_concurrent: 1")
+	d := definition(t, "syscall.syscalls", "max_concurrent: 4", "max_concurrent: 1")
 	p := open(t, e, wish(d, `{}`))
 	_, err := e.Open(t.Context(), wish(d, `{"eq":["pid","1"]}`), variant(t, d, true))
 	require.ErrorContains(t, err, "trace syscall.syscalls")
@@ -196,11 +195,11 @@ func TestWhatMayNotBeTracedIsDenied(t *testing.T) {
 func TestATracersRefusalIsToldInItsOwnWords(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{})
-	d := limited(t, "raw_syscalls:sys_exit", "raw_syscalls:sys_nothing")
+	d := definition(t, "syscall.syscalls", "raw_syscalls:sys_exit", "raw_syscalls:sys_nothing")
 	_, err := e.Open(t.Context(), wish(d, `{}`), variant(t, d, true))
 	require.Equal(t, collect.Unsupported, collect.Refusal(err).Code, "%v", err)
 	require.ErrorContains(t, err, "sys_nothing")
-	d = limited(t, "expr: nsecs - $t0", "expr: comm")
+	d = definition(t, "syscall.syscalls", "expr: nsecs - $t0", "expr: comm")
 	_, err = e.Open(t.Context(), wish(d, `{}`, "latency"), variant(t, d, true))
 	require.Equal(t, collect.Failed, collect.Refusal(err).Code, "%v", err)
 	require.ErrorContains(t, err, "comm")

@@ -28,14 +28,18 @@ type probe struct {
 
 	mu      sync.Mutex
 	zones   []uuid.UUID
-	pending []*snapshot // in the order of their seconds
+	pending []*snapshot   // in the order of their seconds
+	end     time.Duration // since boot, when it is not to be measured any more
 	closed  bool
 
 	primed bool
 	result collect.Result
 }
 
-var _ collect.Probe = (*probe)(nil)
+var (
+	_ collect.Probe   = (*probe)(nil)
+	_ collect.Lasting = (*probe)(nil)
+)
 
 func (p *probe) setZones(zones []uuid.UUID) {
 	p.mu.Lock()
@@ -56,6 +60,46 @@ func (p *probe) allowed() []uuid.UUID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.zones)
+}
+
+// setLifetime notes when the probe ends: not after the definition's longest time.
+func (p *probe) setLifetime(left, longest time.Duration) {
+	if left <= 0 || left > longest {
+		left = longest
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end = sinceBoot() + left
+}
+
+// ending is when the probe ends, since boot.
+func (p *probe) ending() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.end
+}
+
+// SetLifetime implements collect.Lasting. A program in D keeps the end that it was started with, which leaves room for
+// one extension; whoever holds the probe closes it in time.
+func (p *probe) SetLifetime(left time.Duration) error {
+	run := p.run
+	p.setLifetime(left, run.compiled.Runtime)
+	if err := run.pushEnd(); err != nil && run.failure() == nil {
+		return collect.Errorf(collect.Failed, "set the time to live of %s: %w", p.request.ID, err)
+	}
+	return nil
+}
+
+// rewind puts what is kept no later than a second: the wall clock has gone back, and what came before is part of the next
+// interval.
+func (p *probe) rewind(second int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, s := range p.pending {
+		if s.second > second {
+			p.pending[i] = &snapshot{second: second, zones: s.zones}
+		}
+	}
 }
 
 // take keeps an interval until it is collected. A program that the probe only waits for gives nothing yet.
@@ -102,6 +146,7 @@ func (p *probe) SetZones(ctx context.Context, zones []uuid.UUID) error {
 // one.
 func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, error) {
 	p.result.Samples, p.result.Failures, p.result.Primed = p.result.Samples[:0], p.result.Failures[:0], !p.primed
+	p.result.Notice = p.run.noticed()
 	end := at.Unix()
 	late := false
 	if p.primed {

@@ -27,12 +27,13 @@ type running struct {
 	begun      time.Time
 	ready      chan struct{} // closed when it measures, or has failed
 	over       chan struct{} // closed when its tracer is gone, or never was
+	abandoned  chan struct{} // closed when nobody waits for its start any more
 
 	proc  *process // after ready; nil if it never ran
 	maps  liveMaps
 	usage usage // belongs to the supervisor
 
-	scoping sync.Mutex // one push of the scope at a time; guards what is in the kernel
+	scoping sync.Mutex // one push to the program's maps at a time; guards what is in the kernel
 	scope   map[uint64]uint64
 
 	mu      sync.Mutex
@@ -43,13 +44,14 @@ type running struct {
 	refused map[uuid.UUID]bool   // zones for whose cgroups the scope map has no room
 	latest  int64                // the second of the last interval
 	heard   time.Time            // when it came
+	notice  string               // what its probes tell while it measures
 	changed chan struct{}        // closed, and made anew, with each interval and at the end
 }
 
 func newRunning(e *Engine, key string, d *catalog.Definition, compiled *program.Program) *running {
 	return &running{
 		engine: e, key: key, definition: d, compiled: compiled, begun: time.Now(),
-		ready: make(chan struct{}), over: make(chan struct{}), scope: map[uint64]uint64{},
+		ready: make(chan struct{}), over: make(chan struct{}), abandoned: make(chan struct{}), scope: map[uint64]uint64{},
 		probes: map[*probe]struct{}{}, numbers: map[uuid.UUID]uint64{}, changed: make(chan struct{}),
 	}
 }
@@ -103,7 +105,7 @@ func (r *running) failure() error {
 
 // launch starts the tracer and waits for its first sign.
 func (r *running) launch() error {
-	end := sinceBoot() + r.compiled.Runtime
+	end := r.ending()
 	file, err := writeProgram(r.compiled.Text(program.Clock{Offset: wallOffset(), End: end}))
 	if err != nil {
 		r.engine.gone(r)
@@ -114,9 +116,9 @@ func (r *running) launch() error {
 	started := make(chan struct{})
 	var once sync.Once
 	handler := output.Handler{
-		Keys: r.compiled.KeyParts(), Started: func() { once.Do(func() { close(started) }) }, Interval: r.deliver,
+		Keys: r.compiled.KeyParts(), Stacks: r.compiled.StackParts(), Text: r.compiled.EndsInText(), Started: func() { once.Do(func() { close(started) }) }, Interval: r.deliver,
 	}
-	path, args, env := r.engine.opts.Bpftrace, []string{"-B", "line", "-f", "json", file}, r.compiled.Environment()
+	path, args, env := r.engine.bpftrace(), []string{"-B", "line", "-f", "json", file}, r.compiled.Environment()
 	read := func(stream io.Reader) error { return output.Bpftrace(stream, handler) }
 	if r.compiled.Language == program.D {
 		path, args, env = r.engine.opts.DTrace, []string{"-q", "-Z", "-s", file}, nil
@@ -150,6 +152,8 @@ func (r *running) await(proc *process, started <-chan struct{}) error {
 		return startError(proc)
 	case <-timer.C:
 		return collect.Errorf(collect.Failed, "the tracer did not start within %s: %s", r.engine.opts.StartTimeout, proc.says)
+	case <-r.abandoned:
+		return collect.Errorf(collect.Failed, "nobody waits for the tracer")
 	}
 	if r.compiled.Language == program.Bpftrace {
 		if err := r.maps.open(r.engine.opts.Proc, proc.pid); err != nil {
@@ -171,14 +175,14 @@ func (r *running) watch() {
 	case text != "":
 		r.fail(collect.Errorf(collect.Failed, "the tracer has ended: %s", text))
 	default:
-		r.fail(collect.Errorf(collect.Failed, "the tracer has ended, as it does after %s", r.compiled.Runtime))
+		r.fail(collect.Errorf(collect.Failed, "the tracer has ended, as it does when its time is over"))
 	}
 	r.engine.gone(r)
 	close(r.over)
 }
 
 // lacking are words of tracers that miss something of this machine.
-var lacking = []string{"not found", "no such file", "does not contain a field", "does not match any probes", "unknown struct"}
+var lacking = []string{"not found", "no such file", "does not contain a field", "does not match any probes", "does not exist", "unknown struct"}
 
 // startError tells what a tracer said that did not start.
 func startError(p *process) *collect.Error {
@@ -225,12 +229,42 @@ func (r *running) stop(timeout time.Duration) error {
 	return nil
 }
 
-// extend gives the program as much time as a new one has.
-func (r *running) extend() error {
+// endGrace is for how much longer than its probes a program lives: whoever holds a probe closes it in time, and the
+// program's own end is for when nobody does.
+const endGrace = 200 * time.Millisecond
+
+// ending is when the program ends by itself, since boot: after the last of its probes.
+func (r *running) ending() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var last time.Duration
+	for p := range r.probes {
+		last = max(last, p.ending())
+	}
+	return last + endGrace
+}
+
+// pushEnd tells the program when to end. One in D keeps the end that it was started with.
+func (r *running) pushEnd() error {
 	if r.compiled.Language != program.Bpftrace {
 		return nil
 	}
-	return r.maps.put(program.EndMap, uint64(sinceBoot()+r.compiled.Runtime))
+	r.scoping.Lock() // so that of two the later one is told last
+	defer r.scoping.Unlock()
+	return r.maps.put(program.EndMap, uint64(r.ending()))
+}
+
+// setNotice has the probes tell something while they measure; "" ends it.
+func (r *running) setNotice(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notice = text
+}
+
+func (r *running) noticed() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.notice
 }
 
 // deliver takes an interval from the tracer's output and gives it to all probes.
@@ -250,8 +284,11 @@ func (r *running) deliver(i output.Interval) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// When the wall clock goes back the intervals follow each other all the same.
-	s.second = max(s.second, r.latest)
+	if s.second < r.latest { // the wall clock has gone back, and time goes on from there
+		for p := range r.probes {
+			p.rewind(s.second)
+		}
+	}
 	r.latest, r.heard = s.second, time.Now()
 	for p := range r.probes {
 		p.take(r, s)

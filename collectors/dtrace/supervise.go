@@ -2,6 +2,8 @@ package dtrace
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"time"
 
 	"iapi/collectors/collect"
@@ -10,7 +12,7 @@ import (
 
 // Defaults and intervals of the watch.
 const (
-	defaultBudget = 2.0 // percent of one CPU
+	defaultBudget = 2.0 // percent of all CPUs together
 	lookAgain     = time.Second
 	maxDrift      = 5 * time.Millisecond // of the wall clock, before programs are told
 )
@@ -62,7 +64,7 @@ func (e *Engine) look(r *running, stepped bool) {
 	e.charge(r)
 }
 
-// charge compares what a program costs with its budget: above it there is a warning, above twice of it in two windows in
+// charge compares what a program costs with its budget: above it its probes tell, above twice of it in two windows in
 // a row the end.
 func (e *Engine) charge(r *running) {
 	percent, whole, err := r.usage.window(e.opts.Proc, r.proc.pid, e.opts.Window)
@@ -76,6 +78,7 @@ func (e *Engine) charge(r *running) {
 	switch {
 	case percent <= budget:
 		r.usage.over, r.usage.warned = 0, false
+		r.setNotice("")
 		return
 	case percent <= 2*budget:
 		r.usage.over = 0
@@ -83,13 +86,14 @@ func (e *Engine) charge(r *running) {
 		r.usage.over++
 	}
 	if r.usage.over >= 2 {
-		reason := collect.Errorf(collect.OverBudget, "tracing %s took %.2f%% of a CPU, and %.2f%% is its budget", r.metric(), percent, budget)
+		reason := collect.Errorf(collect.OverBudget, "tracing %s took %.2f%% of this host's CPUs, and %.2f%% is its budget", r.metric(), percent, budget)
 		if err := e.quarantine.put(r.digest(), reason.Message); err != nil {
 			e.log.Error("the quarantine of a definition will not survive a restart", "metric", r.metric(), "error", err)
 		}
 		e.halt(r, reason)
 		return
 	}
+	r.setNotice(fmt.Sprintf("tracing takes %.2f%% of this host's CPUs, and %.2f%% is its budget; above twice of that it is stopped", percent, budget))
 	if !r.usage.warned {
 		r.usage.warned = true
 		e.log.Warn("a tracing program is above its budget", "metric", r.metric(), "percent", percent, "budget", budget)
@@ -117,7 +121,7 @@ func (u *usage) begin(proc string, pid int) {
 	u.spent, _ = cost(proc, pid) // a tracer that has just died is noticed elsewhere
 }
 
-// window gives the percentage of one CPU that was used since the last window, when that is long enough ago.
+// window gives the percentage of all CPUs together that was used since the last window, when that is long enough ago.
 func (u *usage) window(proc string, pid int, length time.Duration) (percent float64, whole bool, err error) {
 	elapsed := time.Since(u.at)
 	if elapsed < length {
@@ -127,7 +131,7 @@ func (u *usage) window(proc string, pid int, length time.Duration) (percent floa
 	if err != nil {
 		return 0, false, err
 	}
-	percent = 100 * float64(spent-u.spent) / float64(elapsed)
+	percent = 100 * float64(spent-u.spent) / float64(elapsed) / float64(runtime.NumCPU())
 	u.at, u.spent = u.at.Add(elapsed), spent
 	return percent, true, nil
 }

@@ -25,7 +25,6 @@ type Config = graphql.Config[ResolverRoot, DirectiveRoot, ComplexityRoot]
 type ResolverRoot interface {
 	Host() HostResolver
 	HostConnection() HostConnectionResolver
-	HostPlacementConnection() HostPlacementConnectionResolver
 	Instrumentation() InstrumentationResolver
 	InstrumentationConnection() InstrumentationConnectionResolver
 	Metric() MetricResolver
@@ -33,7 +32,6 @@ type ResolverRoot interface {
 	Query() QueryResolver
 	ScopePreview() ScopePreviewResolver
 	Subscription() SubscriptionResolver
-	VmPlacementConnection() VmPlacementConnectionResolver
 	PredicateInput() PredicateInputResolver
 	ScopeInput() ScopeInputResolver
 	TargetInput() TargetInputResolver
@@ -247,8 +245,26 @@ type ComplexityRoot struct {
 	}
 
 	Limits struct {
+		DefaultTracingTTLSeconds    func(childComplexity int) int
+		DiscreteDecompositions      func(childComplexity int) int
+		GranularitySeconds          func(childComplexity int) int
 		Instrumentations            func(childComplexity int) int
 		InstrumentationsUsed        func(childComplexity int) int
+		JoinTokenTTLSeconds         func(childComplexity int) int
+		MaxTTLSeconds               func(childComplexity int) int
+		MaxTracingTTLSeconds        func(childComplexity int) int
+		NameBytes                   func(childComplexity int) int
+		PredicateComparisons        func(childComplexity int) int
+		PredicateDepth              func(childComplexity int) int
+		ScopeDepth                  func(childComplexity int) int
+		ScopeTerms                  func(childComplexity int) int
+		ScopeTextBytes              func(childComplexity int) int
+		ScopeUuids                  func(childComplexity int) int
+		ScopeValues                 func(childComplexity int) int
+		TagKeyBytes                 func(childComplexity int) int
+		TagValueBytes               func(childComplexity int) int
+		Tags                        func(childComplexity int) int
+		Targets                     func(childComplexity int) int
 		TracingInstrumentations     func(childComplexity int) int
 		TracingInstrumentationsUsed func(childComplexity int) int
 	}
@@ -1211,6 +1227,24 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.InstrumentationEdge.Node(childComplexity), true
 
+	case "Limits.defaultTracingTtlSeconds":
+		if e.ComplexityRoot.Limits.DefaultTracingTTLSeconds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.DefaultTracingTTLSeconds(childComplexity), true
+	case "Limits.discreteDecompositions":
+		if e.ComplexityRoot.Limits.DiscreteDecompositions == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.DiscreteDecompositions(childComplexity), true
+	case "Limits.granularitySeconds":
+		if e.ComplexityRoot.Limits.GranularitySeconds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.GranularitySeconds(childComplexity), true
 	case "Limits.instrumentations":
 		if e.ComplexityRoot.Limits.Instrumentations == nil {
 			break
@@ -1223,6 +1257,96 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Limits.InstrumentationsUsed(childComplexity), true
+	case "Limits.joinTokenTtlSeconds":
+		if e.ComplexityRoot.Limits.JoinTokenTTLSeconds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.JoinTokenTTLSeconds(childComplexity), true
+	case "Limits.maxTtlSeconds":
+		if e.ComplexityRoot.Limits.MaxTTLSeconds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.MaxTTLSeconds(childComplexity), true
+	case "Limits.maxTracingTtlSeconds":
+		if e.ComplexityRoot.Limits.MaxTracingTTLSeconds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.MaxTracingTTLSeconds(childComplexity), true
+	case "Limits.nameBytes":
+		if e.ComplexityRoot.Limits.NameBytes == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.NameBytes(childComplexity), true
+	case "Limits.predicateComparisons":
+		if e.ComplexityRoot.Limits.PredicateComparisons == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.PredicateComparisons(childComplexity), true
+	case "Limits.predicateDepth":
+		if e.ComplexityRoot.Limits.PredicateDepth == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.PredicateDepth(childComplexity), true
+	case "Limits.scopeDepth":
+		if e.ComplexityRoot.Limits.ScopeDepth == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.ScopeDepth(childComplexity), true
+	case "Limits.scopeTerms":
+		if e.ComplexityRoot.Limits.ScopeTerms == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.ScopeTerms(childComplexity), true
+	case "Limits.scopeTextBytes":
+		if e.ComplexityRoot.Limits.ScopeTextBytes == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.ScopeTextBytes(childComplexity), true
+	case "Limits.scopeUuids":
+		if e.ComplexityRoot.Limits.ScopeUuids == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.ScopeUuids(childComplexity), true
+	case "Limits.scopeValues":
+		if e.ComplexityRoot.Limits.ScopeValues == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.ScopeValues(childComplexity), true
+	case "Limits.tagKeyBytes":
+		if e.ComplexityRoot.Limits.TagKeyBytes == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.TagKeyBytes(childComplexity), true
+	case "Limits.tagValueBytes":
+		if e.ComplexityRoot.Limits.TagValueBytes == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.TagValueBytes(childComplexity), true
+	case "Limits.tags":
+		if e.ComplexityRoot.Limits.Tags == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.Tags(childComplexity), true
+	case "Limits.targets":
+		if e.ComplexityRoot.Limits.Targets == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Limits.Targets(childComplexity), true
 	case "Limits.tracingInstrumentations":
 		if e.ComplexityRoot.Limits.TracingInstrumentations == nil {
 			break
@@ -3165,6 +3289,78 @@ type Limits {
   How many of those there are now.
   """
   tracingInstrumentationsUsed: Int!
+  """
+  How many bytes the name of an instrumentation may have.
+  """
+  nameBytes: Int!
+  """
+  How many tags an instrumentation may have.
+  """
+  tags: Int!
+  """
+  How many bytes the key of a tag may have.
+  """
+  tagKeyBytes: Int!
+  """
+  How many bytes the value of a tag may have.
+  """
+  tagValueBytes: Int!
+  """
+  How many targets an instrumentation may have.
+  """
+  targets: Int!
+  """
+  How many levels a scope may have. A term alone is one; each and, or and not around it adds one.
+  """
+  scopeDepth: Int!
+  """
+  How many terms a scope may have.
+  """
+  scopeTerms: Int!
+  """
+  How many machines and hosts all lists of a scope may name together.
+  """
+  scopeUuids: Int!
+  """
+  How many values one list of tag values in a scope may have.
+  """
+  scopeValues: Int!
+  """
+  How many bytes a tag key, a tag value or an alias in a scope may have.
+  """
+  scopeTextBytes: Int!
+  """
+  How many levels a predicate may have. A comparison alone is one; each and and or around it adds one.
+  """
+  predicateDepth: Int!
+  """
+  How many comparisons a predicate may have.
+  """
+  predicateComparisons: Int!
+  """
+  How many discrete fields may break the data down. One numeric field may follow them.
+  """
+  discreteDecompositions: Int!
+  """
+  The coarsest granularity, in seconds.
+  """
+  granularitySeconds: Int!
+  """
+  How long a tracing instrumentation lives that asks for nothing else, in seconds; less where the metric's definition says so.
+  """
+  defaultTracingTtlSeconds: Int!
+  """
+  The longest that a tracing instrumentation may live, in seconds; less where the metric's definition says so.
+  """
+  maxTracingTtlSeconds: Int!
+  """
+  The longest time to live that others may ask for, in seconds. Without one they have no end.
+  """
+  maxTtlSeconds: Int!
+  """
+  The longest life of the join token of an agent, in seconds.
+  """
+  joinTokenTtlSeconds: Int!
 }
 
 """
@@ -5121,6 +5317,42 @@ func (ec *executionContext) childFields_Limits(ctx context.Context, field graphq
 		return ec.fieldContext_Limits_tracingInstrumentations(ctx, field)
 	case "tracingInstrumentationsUsed":
 		return ec.fieldContext_Limits_tracingInstrumentationsUsed(ctx, field)
+	case "nameBytes":
+		return ec.fieldContext_Limits_nameBytes(ctx, field)
+	case "tags":
+		return ec.fieldContext_Limits_tags(ctx, field)
+	case "tagKeyBytes":
+		return ec.fieldContext_Limits_tagKeyBytes(ctx, field)
+	case "tagValueBytes":
+		return ec.fieldContext_Limits_tagValueBytes(ctx, field)
+	case "targets":
+		return ec.fieldContext_Limits_targets(ctx, field)
+	case "scopeDepth":
+		return ec.fieldContext_Limits_scopeDepth(ctx, field)
+	case "scopeTerms":
+		return ec.fieldContext_Limits_scopeTerms(ctx, field)
+	case "scopeUuids":
+		return ec.fieldContext_Limits_scopeUuids(ctx, field)
+	case "scopeValues":
+		return ec.fieldContext_Limits_scopeValues(ctx, field)
+	case "scopeTextBytes":
+		return ec.fieldContext_Limits_scopeTextBytes(ctx, field)
+	case "predicateDepth":
+		return ec.fieldContext_Limits_predicateDepth(ctx, field)
+	case "predicateComparisons":
+		return ec.fieldContext_Limits_predicateComparisons(ctx, field)
+	case "discreteDecompositions":
+		return ec.fieldContext_Limits_discreteDecompositions(ctx, field)
+	case "granularitySeconds":
+		return ec.fieldContext_Limits_granularitySeconds(ctx, field)
+	case "defaultTracingTtlSeconds":
+		return ec.fieldContext_Limits_defaultTracingTtlSeconds(ctx, field)
+	case "maxTracingTtlSeconds":
+		return ec.fieldContext_Limits_maxTracingTtlSeconds(ctx, field)
+	case "maxTtlSeconds":
+		return ec.fieldContext_Limits_maxTtlSeconds(ctx, field)
+	case "joinTokenTtlSeconds":
+		return ec.fieldContext_Limits_joinTokenTtlSeconds(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Limits", field.Name)
 }

@@ -26,17 +26,14 @@ import (
 // region    ************************** generated!.gotpl **************************
 
 type HostResolver interface {
-	Agent(ctx context.Context, objs []*model.Host) ([]*model.Agent, error)
+	Agent(ctx context.Context, obj *model.Host) (*model.Agent, error)
 }
 type HostConnectionResolver interface {
 	TotalCount(ctx context.Context, obj *model.HostConnection) (int, error)
 }
-type HostPlacementConnectionResolver interface {
-	TotalCount(ctx context.Context, obj *model.HostPlacementConnection) (int, error)
-}
 type InstrumentationResolver interface {
-	Coverage(ctx context.Context, objs []*model.Instrumentation) ([]*instrumentation.Coverage, error)
-	Problems(ctx context.Context, objs []*model.Instrumentation) ([][]model.PlacementProblem, error)
+	Coverage(ctx context.Context, obj *model.Instrumentation) (*instrumentation.Coverage, error)
+	Problems(ctx context.Context, obj *model.Instrumentation) ([]model.PlacementProblem, error)
 	Vms(ctx context.Context, obj *model.Instrumentation, first *int, after *string) (*model.VMPlacementConnection, error)
 	Hosts(ctx context.Context, obj *model.Instrumentation, first *int, after *string) (*model.HostPlacementConnection, error)
 }
@@ -90,9 +87,6 @@ type ScopePreviewResolver interface {
 type SubscriptionResolver interface {
 	Assignments(ctx context.Context, host uuid.UUID, session uuid.UUID, known *model.AssignmentVersionInput) (<-chan model.AssignmentEvent, error)
 	InstrumentationUpdated(ctx context.Context, id string) (<-chan *model.Instrumentation, error)
-}
-type VmPlacementConnectionResolver interface {
-	TotalCount(ctx context.Context, obj *model.VMPlacementConnection) (int, error)
 }
 
 type PredicateInputResolver interface {
@@ -2750,7 +2744,7 @@ func (ec *executionContext) _Host_agent(ctx context.Context, field graphql.Colle
 			return ec.fieldContext_Host_agent(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.resolveBatch_Host_agent(ctx, field, obj)
+			return ec.Resolvers.Host().Agent(ctx, obj)
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *model.Agent) graphql.Marshaler {
@@ -2771,29 +2765,6 @@ func (ec *executionContext) fieldContext_Host_agent(_ context.Context, field gra
 		},
 	}
 	return fc, nil
-}
-func (ec *executionContext) resolveBatch_Host_agent(ctx context.Context, field graphql.CollectedField, obj *model.Host) (any, error) {
-	resolver := ec.Resolvers.Host()
-	if batch, ok := graphql.BatchParentsFor[*model.Host](ctx, "Host"); ok {
-		result := batch.FieldResult(field, func() (any, error) {
-			return resolver.Agent(ctx, batch.Parents)
-		})
-		return graphql.ResolveBatchGroupResult[*model.Agent](
-			ctx,
-			batch.Index,
-			len(batch.Parents),
-			result,
-			"Host.agent",
-			batch.IndexMap,
-		)
-	}
-	results, err := resolver.Agent(ctx, []*model.Host{obj})
-	return graphql.ResolveBatchSingleResult[*model.Agent](
-		ctx,
-		results,
-		err,
-		"Host.agent",
-	)
 }
 
 func (ec *executionContext) _HostConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.HostConnection) (ret graphql.Marshaler) {
@@ -3075,7 +3046,7 @@ func (ec *executionContext) _HostPlacementConnection_totalCount(ctx context.Cont
 			return ec.fieldContext_HostPlacementConnection_totalCount(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.HostPlacementConnection().TotalCount(ctx, obj)
+			return obj.TotalCount, nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
@@ -3086,7 +3057,7 @@ func (ec *executionContext) _HostPlacementConnection_totalCount(ctx context.Cont
 	)
 }
 func (ec *executionContext) fieldContext_HostPlacementConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("HostPlacementConnection", field, true, true, errors.New("field of type Int does not have child fields"))
+	return graphql.NewScalarFieldContext("HostPlacementConnection", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
 func (ec *executionContext) _HostPlacementEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *model.HostPlacementEdge) (ret graphql.Marshaler) {
@@ -3635,7 +3606,7 @@ func (ec *executionContext) _Instrumentation_coverage(ctx context.Context, field
 			return ec.fieldContext_Instrumentation_coverage(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.resolveBatch_Instrumentation_coverage(ctx, field, obj)
+			return ec.Resolvers.Instrumentation().Coverage(ctx, obj)
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *instrumentation.Coverage) graphql.Marshaler {
@@ -3657,29 +3628,6 @@ func (ec *executionContext) fieldContext_Instrumentation_coverage(_ context.Cont
 	}
 	return fc, nil
 }
-func (ec *executionContext) resolveBatch_Instrumentation_coverage(ctx context.Context, field graphql.CollectedField, obj *model.Instrumentation) (any, error) {
-	resolver := ec.Resolvers.Instrumentation()
-	if batch, ok := graphql.BatchParentsFor[*model.Instrumentation](ctx, "Instrumentation"); ok {
-		result := batch.FieldResult(field, func() (any, error) {
-			return resolver.Coverage(ctx, batch.Parents)
-		})
-		return graphql.ResolveBatchGroupResult[*instrumentation.Coverage](
-			ctx,
-			batch.Index,
-			len(batch.Parents),
-			result,
-			"Instrumentation.coverage",
-			batch.IndexMap,
-		)
-	}
-	results, err := resolver.Coverage(ctx, []*model.Instrumentation{obj})
-	return graphql.ResolveBatchSingleResult[*instrumentation.Coverage](
-		ctx,
-		results,
-		err,
-		"Instrumentation.coverage",
-	)
-}
 
 func (ec *executionContext) _Instrumentation_problems(ctx context.Context, field graphql.CollectedField, obj *model.Instrumentation) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
@@ -3690,7 +3638,7 @@ func (ec *executionContext) _Instrumentation_problems(ctx context.Context, field
 			return ec.fieldContext_Instrumentation_problems(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.resolveBatch_Instrumentation_problems(ctx, field, obj)
+			return ec.Resolvers.Instrumentation().Problems(ctx, obj)
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v []model.PlacementProblem) graphql.Marshaler {
@@ -3711,29 +3659,6 @@ func (ec *executionContext) fieldContext_Instrumentation_problems(_ context.Cont
 		},
 	}
 	return fc, nil
-}
-func (ec *executionContext) resolveBatch_Instrumentation_problems(ctx context.Context, field graphql.CollectedField, obj *model.Instrumentation) (any, error) {
-	resolver := ec.Resolvers.Instrumentation()
-	if batch, ok := graphql.BatchParentsFor[*model.Instrumentation](ctx, "Instrumentation"); ok {
-		result := batch.FieldResult(field, func() (any, error) {
-			return resolver.Problems(ctx, batch.Parents)
-		})
-		return graphql.ResolveBatchGroupResult[[]model.PlacementProblem](
-			ctx,
-			batch.Index,
-			len(batch.Parents),
-			result,
-			"Instrumentation.problems",
-			batch.IndexMap,
-		)
-	}
-	results, err := resolver.Problems(ctx, []*model.Instrumentation{obj})
-	return graphql.ResolveBatchSingleResult[[]model.PlacementProblem](
-		ctx,
-		results,
-		err,
-		"Instrumentation.problems",
-	)
 }
 
 func (ec *executionContext) _Instrumentation_vms(ctx context.Context, field graphql.CollectedField, obj *model.Instrumentation) (ret graphql.Marshaler) {
@@ -4087,6 +4012,420 @@ func (ec *executionContext) _Limits_tracingInstrumentationsUsed(ctx context.Cont
 	)
 }
 func (ec *executionContext) fieldContext_Limits_tracingInstrumentationsUsed(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_nameBytes(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_nameBytes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.NameBytes, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_nameBytes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_tags(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_tags(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Tags, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_tags(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_tagKeyBytes(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_tagKeyBytes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.TagKeyBytes, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_tagKeyBytes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_tagValueBytes(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_tagValueBytes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.TagValueBytes, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_tagValueBytes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_targets(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_targets(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Targets, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_targets(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_scopeDepth(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_scopeDepth(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ScopeDepth, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_scopeDepth(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_scopeTerms(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_scopeTerms(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ScopeTerms, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_scopeTerms(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_scopeUuids(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_scopeUuids(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ScopeUuids, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_scopeUuids(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_scopeValues(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_scopeValues(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ScopeValues, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_scopeValues(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_scopeTextBytes(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_scopeTextBytes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ScopeTextBytes, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_scopeTextBytes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_predicateDepth(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_predicateDepth(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PredicateDepth, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_predicateDepth(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_predicateComparisons(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_predicateComparisons(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PredicateComparisons, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_predicateComparisons(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_discreteDecompositions(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_discreteDecompositions(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DiscreteDecompositions, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_discreteDecompositions(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_granularitySeconds(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_granularitySeconds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.GranularitySeconds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_granularitySeconds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_defaultTracingTtlSeconds(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_defaultTracingTtlSeconds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DefaultTracingTTLSeconds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_defaultTracingTtlSeconds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_maxTracingTtlSeconds(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_maxTracingTtlSeconds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.MaxTracingTTLSeconds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_maxTracingTtlSeconds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_maxTtlSeconds(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_maxTtlSeconds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.MaxTTLSeconds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_maxTtlSeconds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
+}
+
+func (ec *executionContext) _Limits_joinTokenTtlSeconds(ctx context.Context, field graphql.CollectedField, obj *model.Limits) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Limits_joinTokenTtlSeconds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.JoinTokenTTLSeconds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Limits_joinTokenTtlSeconds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("Limits", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
@@ -7565,7 +7904,7 @@ func (ec *executionContext) _VmPlacementConnection_totalCount(ctx context.Contex
 			return ec.fieldContext_VmPlacementConnection_totalCount(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.VmPlacementConnection().TotalCount(ctx, obj)
+			return obj.TotalCount, nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
@@ -7576,7 +7915,7 @@ func (ec *executionContext) _VmPlacementConnection_totalCount(ctx context.Contex
 	)
 }
 func (ec *executionContext) fieldContext_VmPlacementConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("VmPlacementConnection", field, true, true, errors.New("field of type Int does not have child fields"))
+	return graphql.NewScalarFieldContext("VmPlacementConnection", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
 func (ec *executionContext) _VmPlacementEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *model.VMPlacementEdge) (ret graphql.Marshaler) {
@@ -10342,56 +10681,23 @@ func (ec *executionContext) _HostPlacementConnection(ctx context.Context, sel as
 		case "edges":
 			out.Values[i] = ec._HostPlacementConnection_edges(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "nodes":
 			out.Values[i] = ec._HostPlacementConnection_nodes(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "pageInfo":
 			out.Values[i] = ec._HostPlacementConnection_pageInfo(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "totalCount":
-			field := field
-
-			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
-				defer func() {
-					if r := recover(); r != nil {
-						ec.Error(ctx, ec.Recover(ctx, r))
-					}
-				}()
-				res = ec._HostPlacementConnection_totalCount(ctx, field, obj)
-				if res == graphql.Null {
-					atomic.AddUint32(&fs.Invalids, 1)
-				}
-				return res
+			out.Values[i] = ec._HostPlacementConnection_totalCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
 			}
-
-			if field.IsDeferred() {
-				deferredFieldSet.AddField(field)
-				fieldIndex := len(deferredFieldSet.Values) - 1
-				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
-					return innerFunc(ctx, deferredFieldSet)
-				})
-
-				for _, deferrable := range field.Deferrables {
-					view, ok := deferLabelToView[deferrable.Label]
-					if !ok {
-						view = deferredFieldSet.NewView()
-						deferLabelToView[deferrable.Label] = view
-					}
-					view.AddIndices(fieldIndex)
-				}
-
-				// don't run the out.Concurrently() call below
-				out.Values[i] = graphql.Null
-				continue
-			}
-
-			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -10894,6 +11200,96 @@ func (ec *executionContext) _Limits(ctx context.Context, sel ast.SelectionSet, o
 			}
 		case "tracingInstrumentationsUsed":
 			out.Values[i] = ec._Limits_tracingInstrumentationsUsed(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "nameBytes":
+			out.Values[i] = ec._Limits_nameBytes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "tags":
+			out.Values[i] = ec._Limits_tags(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "tagKeyBytes":
+			out.Values[i] = ec._Limits_tagKeyBytes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "tagValueBytes":
+			out.Values[i] = ec._Limits_tagValueBytes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "targets":
+			out.Values[i] = ec._Limits_targets(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "scopeDepth":
+			out.Values[i] = ec._Limits_scopeDepth(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "scopeTerms":
+			out.Values[i] = ec._Limits_scopeTerms(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "scopeUuids":
+			out.Values[i] = ec._Limits_scopeUuids(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "scopeValues":
+			out.Values[i] = ec._Limits_scopeValues(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "scopeTextBytes":
+			out.Values[i] = ec._Limits_scopeTextBytes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "predicateDepth":
+			out.Values[i] = ec._Limits_predicateDepth(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "predicateComparisons":
+			out.Values[i] = ec._Limits_predicateComparisons(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "discreteDecompositions":
+			out.Values[i] = ec._Limits_discreteDecompositions(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "granularitySeconds":
+			out.Values[i] = ec._Limits_granularitySeconds(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "defaultTracingTtlSeconds":
+			out.Values[i] = ec._Limits_defaultTracingTtlSeconds(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "maxTracingTtlSeconds":
+			out.Values[i] = ec._Limits_maxTracingTtlSeconds(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "maxTtlSeconds":
+			out.Values[i] = ec._Limits_maxTtlSeconds(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "joinTokenTtlSeconds":
+			out.Values[i] = ec._Limits_joinTokenTtlSeconds(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -12649,56 +13045,23 @@ func (ec *executionContext) _VmPlacementConnection(ctx context.Context, sel ast.
 		case "edges":
 			out.Values[i] = ec._VmPlacementConnection_edges(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "nodes":
 			out.Values[i] = ec._VmPlacementConnection_nodes(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "pageInfo":
 			out.Values[i] = ec._VmPlacementConnection_pageInfo(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
+				out.Invalids++
 			}
 		case "totalCount":
-			field := field
-
-			innerFunc := func(ctx context.Context, fs *graphql.FieldSet) (res graphql.Marshaler) {
-				defer func() {
-					if r := recover(); r != nil {
-						ec.Error(ctx, ec.Recover(ctx, r))
-					}
-				}()
-				res = ec._VmPlacementConnection_totalCount(ctx, field, obj)
-				if res == graphql.Null {
-					atomic.AddUint32(&fs.Invalids, 1)
-				}
-				return res
+			out.Values[i] = ec._VmPlacementConnection_totalCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
 			}
-
-			if field.IsDeferred() {
-				deferredFieldSet.AddField(field)
-				fieldIndex := len(deferredFieldSet.Values) - 1
-				deferredFieldSet.Concurrently(fieldIndex, func(ctx context.Context) graphql.Marshaler {
-					return innerFunc(ctx, deferredFieldSet)
-				})
-
-				for _, deferrable := range field.Deferrables {
-					view, ok := deferLabelToView[deferrable.Label]
-					if !ok {
-						view = deferredFieldSet.NewView()
-						deferLabelToView[deferrable.Label] = view
-					}
-					view.AddIndices(fieldIndex)
-				}
-
-				// don't run the out.Concurrently() call below
-				out.Values[i] = graphql.Null
-				continue
-			}
-
-			out.Concurrently(i, func(ctx context.Context) graphql.Marshaler { return innerFunc(ctx, out) })
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -13123,7 +13486,6 @@ func (ec *executionContext) marshalNHost2iapiᚋgraphᚋmodelᚐHost(ctx context
 }
 
 func (ec *executionContext) marshalNHost2ᚕiapiᚋgraphᚋmodelᚐHostᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Host) graphql.Marshaler {
-	ctx = graphql.WithBatchParentValues(ctx, "Host", v)
 	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 64, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
@@ -13194,7 +13556,6 @@ func (ec *executionContext) marshalNInstrumentation2iapiᚋgraphᚋmodelᚐInstr
 }
 
 func (ec *executionContext) marshalNInstrumentation2ᚕiapiᚋgraphᚋmodelᚐInstrumentationᚄ(ctx context.Context, sel ast.SelectionSet, v []model.Instrumentation) graphql.Marshaler {
-	ctx = graphql.WithBatchParentValues(ctx, "Instrumentation", v)
 	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 64, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
@@ -13392,34 +13753,6 @@ func (ec *executionContext) marshalNMetricInterval2iapiᚋgraphᚋmodelᚐMetric
 }
 
 func (ec *executionContext) marshalNNode2ᚕiapiᚋgraphᚋmodelᚐNode(ctx context.Context, sel ast.SelectionSet, v []model.Node) graphql.Marshaler {
-	{
-		var batchItemsInstrumentation []*model.Instrumentation
-		batchIdxMapInstrumentation := map[int]int{}
-		var batchItemsHost []*model.Host
-		batchIdxMapHost := map[int]int{}
-		for i, item := range v {
-			switch concrete := item.(type) {
-			case model.Instrumentation:
-				batchIdxMapInstrumentation[i] = len(batchItemsInstrumentation)
-				batchItemsInstrumentation = append(batchItemsInstrumentation, &concrete)
-			case *model.Instrumentation:
-				batchIdxMapInstrumentation[i] = len(batchItemsInstrumentation)
-				batchItemsInstrumentation = append(batchItemsInstrumentation, concrete)
-			case model.Host:
-				batchIdxMapHost[i] = len(batchItemsHost)
-				batchItemsHost = append(batchItemsHost, &concrete)
-			case *model.Host:
-				batchIdxMapHost[i] = len(batchItemsHost)
-				batchItemsHost = append(batchItemsHost, concrete)
-			}
-		}
-		if len(batchItemsInstrumentation) > 0 {
-			ctx = graphql.WithBatchParents(ctx, "Instrumentation", batchItemsInstrumentation, batchIdxMapInstrumentation)
-		}
-		if len(batchItemsHost) > 0 {
-			ctx = graphql.WithBatchParents(ctx, "Host", batchItemsHost, batchIdxMapHost)
-		}
-	}
 	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 64, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]

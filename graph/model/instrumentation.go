@@ -18,6 +18,9 @@ import (
 type Instrumentation struct {
 	Record instrumentation.Instrumentation
 	Metric *Metric // what the catalogue says
+
+	List *List[instrumentation.Instrumentation] // it, and what was read with it
+	At   int                                    // its place there
 }
 
 // IsNode marks it as a Node.
@@ -160,18 +163,18 @@ type InstrumentationConnection struct {
 
 // VMPlacementConnection is a page of the zones of an instrumentation.
 type VMPlacementConnection struct {
-	Edges    []VMPlacementEdge
-	Nodes    []VM
-	PageInfo PageInfo
-	Of       instrumentation.ID
+	Edges      []VMPlacementEdge
+	Nodes      []VM
+	PageInfo   PageInfo
+	TotalCount int
 }
 
 // HostPlacementConnection is a page of the hosts of an instrumentation.
 type HostPlacementConnection struct {
-	Edges    []HostPlacementEdge
-	Nodes    []Host
-	PageInfo PageInfo
-	Of       instrumentation.ID
+	Edges      []HostPlacementEdge
+	Nodes      []Host
+	PageInfo   PageInfo
+	TotalCount int
 }
 
 // HostConnection is a page of hosts. Total is their number where it is known already, else Online says which to count.

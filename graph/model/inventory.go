@@ -41,6 +41,8 @@ func (v VM) Tags() []instrumentation.Tag { return tags(v.Machine.Tags) }
 type Host struct {
 	Node  inventory.Host
 	Fleet *instrumentation.FleetHost // with what is known of its agent; nil where that was not read yet
+	List  *List[inventory.Host]      // where it was not: it, and what was read with it
+	At    int                        // its place there
 }
 
 // IsNode marks it as a Node.

@@ -370,6 +370,42 @@ type Limits struct {
 	TracingInstrumentations int `json:"tracingInstrumentations"`
 	// How many of those there are now.
 	TracingInstrumentationsUsed int `json:"tracingInstrumentationsUsed"`
+	// How many bytes the name of an instrumentation may have.
+	NameBytes int `json:"nameBytes"`
+	// How many tags an instrumentation may have.
+	Tags int `json:"tags"`
+	// How many bytes the key of a tag may have.
+	TagKeyBytes int `json:"tagKeyBytes"`
+	// How many bytes the value of a tag may have.
+	TagValueBytes int `json:"tagValueBytes"`
+	// How many targets an instrumentation may have.
+	Targets int `json:"targets"`
+	// How many levels a scope may have. A term alone is one; each and, or and not around it adds one.
+	ScopeDepth int `json:"scopeDepth"`
+	// How many terms a scope may have.
+	ScopeTerms int `json:"scopeTerms"`
+	// How many machines and hosts all lists of a scope may name together.
+	ScopeUuids int `json:"scopeUuids"`
+	// How many values one list of tag values in a scope may have.
+	ScopeValues int `json:"scopeValues"`
+	// How many bytes a tag key, a tag value or an alias in a scope may have.
+	ScopeTextBytes int `json:"scopeTextBytes"`
+	// How many levels a predicate may have. A comparison alone is one; each and and or around it adds one.
+	PredicateDepth int `json:"predicateDepth"`
+	// How many comparisons a predicate may have.
+	PredicateComparisons int `json:"predicateComparisons"`
+	// How many discrete fields may break the data down. One numeric field may follow them.
+	DiscreteDecompositions int `json:"discreteDecompositions"`
+	// The coarsest granularity, in seconds.
+	GranularitySeconds int `json:"granularitySeconds"`
+	// How long a tracing instrumentation lives that asks for nothing else, in seconds; less where the metric's definition says so.
+	DefaultTracingTTLSeconds int `json:"defaultTracingTtlSeconds"`
+	// The longest that a tracing instrumentation may live, in seconds; less where the metric's definition says so.
+	MaxTracingTTLSeconds int `json:"maxTracingTtlSeconds"`
+	// The longest time to live that others may ask for, in seconds. Without one they have no end.
+	MaxTTLSeconds int `json:"maxTtlSeconds"`
+	// The longest life of the join token of an agent, in seconds.
+	JoinTokenTTLSeconds int `json:"joinTokenTtlSeconds"`
 }
 
 // How a metric is collected. Data that an agent compiles, never code.

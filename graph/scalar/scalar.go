@@ -23,6 +23,18 @@ const errInt = Error("an Int must be an integer of up to 32 bits")
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
+// MarshalString writes a String.
+func MarshalString(s string) graphql.Marshaler { return graphql.MarshalString(s) }
+
+// UnmarshalString reads a String. A number or a truth value is none, also in a variable.
+func UnmarshalString(v any) (string, error) {
+	s, ok := v.(string)
+	if !ok {
+		return "", Error("a String must be a string")
+	}
+	return s, nil
+}
+
 // MarshalDateTime writes RFC 3339 in UTC with milliseconds.
 func MarshalDateTime(t time.Time) graphql.Marshaler {
 	return raw(`"` + FormatDateTime(t) + `"`)

@@ -1,12 +1,9 @@
 package ws
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"iapi/graph/agentdoc"
@@ -20,7 +17,7 @@ const (
 	closeUnsupported    = 1003
 	closeBadText        = 1007
 	closeTooLarge       = 1009
-	closeInternal       = 4500
+	closeTryAgain       = 1013
 	closeBadRequest     = 4400
 	closeUnauthorized   = 4401
 	closeForbidden      = 4403
@@ -33,106 +30,136 @@ const (
 // lingering is how long a peer has to answer a close frame.
 const lingering = time.Second
 
-// conn is one websocket. Its reader is the only one that reads; see write.go for who writes.
+// conn is one websocket. Its link tells it what arrives and when it may write; nothing it does then waits for the peer. See
+// write.go for who writes. Times are those of Server.now.
 type conn struct {
 	server *Server
-	nc     net.Conn
-	raw    syscall.RawConn // nil where a write cannot be tried, as with TLS
-	ctx    context.Context // of all operations
-	cancel context.CancelFunc
-	in     input
+	link   link
+	peer   string // its address, for the log
 
-	opened  int64        // Unix milliseconds
-	heard   atomic.Int64 // the same: when the peer last said something
-	pinged  atomic.Int64 // the same
-	ready   atomic.Bool  // connection_ack was sent
-	closing atomic.Bool  // a close frame was queued, or the connection is cut
+	opened int64
+	heard  atomic.Int64 // when the peer last said something
+	pinged atomic.Int64
+	cutAt  atomic.Int64 // when to cut the connection unless the peer has taken or answered what it was sent; 0: never
+
+	ready   atomic.Bool // connection_ack was sent
+	closing atomic.Bool // a close frame was queued, or the connection is cut
 
 	request *http.Request    // of the handshake, until the caller is known
 	caller  *identity.Caller // set before ready
+	in      input
 
 	mu      sync.Mutex
-	writing bool // somebody is in drain
-	again   bool // something was put in since it looked last
-	queue   []outgoing
+	dead    bool       // cut
+	busy    int        // messages that are dealt with apart
+	parked  bool       // nothing is received; see receive
+	leaving bool       // the peer has sent a close frame
+	said    bool       // our close frame was written
+	writing bool       // somebody is the writer
+	again   bool       // something was put in since the writer looked last
+	blocked *outgoing  // what the peer has not taken yet of the frame that is written; its writer waits
+	queue   []outgoing // frames to write
 	ops     []*operation
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{server: s, nc: nc, opened: s.opts.Clock().UnixMilli()}
+func newConn(s *Server, r *http.Request) *conn {
+	c := &conn{server: s, peer: r.RemoteAddr, opened: s.now()}
 	c.heard.Store(c.opened)
-	c.in.nc = nc
-	c.ctx, c.cancel = context.WithCancel(s.ctx)
-	c.raw = rawConn(nc)
+	c.request = &http.Request{Method: r.Method, URL: r.URL, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS, Header: r.Header.Clone()}
 	return c
 }
 
-// check is called about once a second.
-func (c *conn) check(now time.Time) {
-	if c.closing.Load() {
-		return
-	}
-	ms := now.UnixMilli()
+// duty is something that time demands of a connection.
+type duty int
+
+const (
+	nothing duty = iota
+	toCut
+	toPing
+	toEndInit
+	toExpire
+)
+
+// due tells what has become due. It neither waits nor locks.
+func (c *conn) due(now int64, wall time.Time) duty {
 	opts := &c.server.opts
-	silent := time.Duration(ms-c.heard.Load()) * time.Millisecond
-	switch {
+	every := opts.PingEvery.Milliseconds()
+	silent := now - c.heard.Load()
+	switch at := c.cutAt.Load(); {
+	case at != 0 && now >= at:
+		return toCut
+	case c.closing.Load():
+		return nothing
 	case !c.ready.Load():
-		if time.Duration(ms-c.opened)*time.Millisecond >= opts.InitTimeout {
-			c.close(closeInitTimeout, "Connection initialisation timeout")
+		if now-c.opened >= opts.InitTimeout.Milliseconds() {
+			return toEndInit
 		}
-	case !c.caller.Expires.IsZero() && !now.Before(c.caller.Expires):
-		c.close(agentdoc.CloseExpired, "The credential has expired")
-	case silent >= opts.PingEvery*5/2:
+		return nothing
+	case !c.caller.Expires.IsZero() && !wall.Before(c.caller.Expires):
+		return toExpire
+	case silent >= every*5/2:
+		return toCut
+	case silent >= every && now-c.pinged.Load() >= every:
+		return toPing
+	}
+	return nothing
+}
+
+// do does what is due.
+func (c *conn) do(d duty, now int64) {
+	switch d {
+	case toCut:
+		c.server.log.Debug("a websocket is given up", "peer", c.peer)
 		c.cut()
-	case silent >= opts.PingEvery && time.Duration(ms-c.pinged.Load())*time.Millisecond >= opts.PingEvery:
-		c.pinged.Store(ms)
+	case toPing:
+		c.pinged.Store(now)
 		c.send(frame(opPing, nil))
+	case toEndInit:
+		c.close(closeInitTimeout, "Connection initialisation timeout")
+	case toExpire:
+		c.close(agentdoc.CloseExpired, "The credential has expired")
 	}
 }
 
 // hear records that the peer is alive.
 func (c *conn) hear() {
-	c.heard.Store(c.server.opts.Clock().UnixMilli())
+	c.heard.Store(c.server.now())
 	c.mu.Lock()
-	for _, op := range c.ops {
-		if op.sub != nil {
-			op.sub.Alive()
+	ops := c.ops
+	c.mu.Unlock()
+	for _, op := range ops {
+		if sub := op.sub.Load(); sub != nil {
+			sub.Alive()
 		}
 	}
-	c.mu.Unlock()
 }
 
-// close sends a close frame as the last thing. The reader ends when the peer answers, or after a while.
+// close sends a close frame as the last thing. The connection ends when the peer answers, or after a while.
 func (c *conn) close(code int, reason string) {
-	c.closeThen(code, reason, nil)
-}
-
-// closeThen is close, and closes done when the frame was written or never will be.
-func (c *conn) closeThen(code int, reason string, done chan struct{}) {
-	o := outgoing{frame: closeFrame(code, reason), done: done, last: true}
 	if c.closing.Swap(true) {
-		o.written() // another close frame is under way
-		return
+		return // another close frame is under way
 	}
-	c.enqueue(o)
+	c.enqueue(outgoing{frame: closeFrame(code, reason), last: true})
 	c.wake()
 }
 
-// cut ends the connection at once, and with it all that wait for it.
+// cut ends the connection at once, and with it all that wait for it. It does not wait itself, and may be called again.
 func (c *conn) cut() {
-	c.closing.Store(true)
-	c.cancel()
-	_ = c.nc.Close()
-}
-
-// teardown runs when the reader has ended.
-func (c *conn) teardown() {
-	c.cut()
-	c.server.remove(c)
 	c.mu.Lock()
+	if c.dead {
+		c.mu.Unlock()
+		return
+	}
+	c.dead = true
 	ops, queue := c.ops, c.queue
-	c.ops, c.queue = nil, nil
+	if c.blocked != nil {
+		queue = append(queue, *c.blocked)
+	}
+	c.ops, c.queue, c.blocked = nil, nil, nil
 	c.mu.Unlock()
+	c.closing.Store(true)
+	c.link.close()
+	c.server.remove(c)
 	for _, op := range ops {
 		op.end()
 	}
@@ -140,4 +167,14 @@ func (c *conn) teardown() {
 		o.written()
 	}
 	c.server.running.Done()
+}
+
+// spawn starts a goroutine that Shutdown waits for, unless the connection has ended.
+func (c *conn) spawn(fn func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.dead {
+		c.server.running.Go(fn)
+	}
+	return !c.dead
 }

@@ -1,17 +1,16 @@
 package ws
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"iapi/graph/agentdoc"
 	"iapi/graph/internal/wire"
 	"iapi/identity"
 )
@@ -29,10 +28,10 @@ var (
 	ack  = []byte(`{"type":"connection_ack"}`)
 )
 
-// handle deals with one message of the peer.
+// handle deals with one message of the peer, and keeps nothing of its bytes.
 func (c *conn) handle(raw []byte) error {
-	if slices.Equal(raw, ping) { // what an idle peer says most
-		c.answer(frame(opText, pong))
+	if bytes.Equal(raw, ping) { // what an idle peer says most
+		c.send(frame(opText, pong))
 		return nil
 	}
 	var m message
@@ -43,7 +42,7 @@ func (c *conn) handle(raw []byte) error {
 	case "connection_init":
 		return c.init(m.Payload)
 	case "ping":
-		c.answer(frame(opText, pong))
+		c.send(frame(opText, pong))
 		return nil
 	case "pong":
 		return nil
@@ -53,7 +52,7 @@ func (c *conn) handle(raw []byte) error {
 		if m.ID == nil || *m.ID == "" {
 			return &violation{closeBadRequest, "Invalid message: an operation has an id"}
 		}
-		if op := c.take(*m.ID); op != nil {
+		if op := c.removeID(*m.ID); op != nil {
 			op.end()
 		}
 		return nil
@@ -80,20 +79,34 @@ func (c *conn) init(payload json.RawMessage) error {
 	if value == "" && credentials.Token != "" {
 		value = "Bearer " + credentials.Token
 	}
-	if value != "" || c.caller == nil {
-		if value != "" {
-			c.request.Header = http.Header{"Authorization": {value}, "Origin": c.request.Header["Origin"]}
-		}
-		caller, authenticated, err := authenticate(c.server.opts.Authenticator, c.request)
-		if err != nil || !authenticated {
-			return &violation{closeForbidden, "Forbidden"}
-		}
-		c.caller = &caller
+	if value == "" && c.caller != nil {
+		c.begin()
+		return nil
 	}
+	r := c.request
+	if value != "" {
+		r.Header = http.Header{"Authorization": {value}, "Origin": r.Header["Origin"]}
+	}
+	c.apart(func() {
+		caller, authenticated, err := authenticate(c.server.opts.Authenticator, r)
+		switch {
+		case errors.Is(err, identity.ErrUnavailable):
+			c.close(closeTryAgain, "Credentials cannot be checked at present")
+		case err != nil, !authenticated:
+			c.close(closeForbidden, "Forbidden")
+		default:
+			c.caller = &caller
+			c.begin()
+		}
+	})
+	return nil
+}
+
+// begin lets the peer begin, now that it is known.
+func (c *conn) begin() {
 	c.request = nil
 	c.ready.Store(true)
-	c.answer(frame(opText, ack))
-	return nil
+	c.send(frame(opText, ack))
 }
 
 func isNoCredentials(err error) bool { return errors.Is(err, identity.ErrNoCredentials) }
@@ -109,35 +122,44 @@ func (c *conn) subscribe(m message) error {
 	if len(m.Payload) == 0 || m.Payload[0] != '{' {
 		return &violation{closeBadRequest, "Invalid message: an operation has a payload"}
 	}
-	var params graphql.RawParams
-	decoder := json.NewDecoder(strings.NewReader(string(m.Payload)))
-	decoder.UseNumber()
-	if err := decoder.Decode(&params); err != nil || params.Query == "" {
+	run := c.operation(m.Payload)
+	if run == nil {
 		return &violation{closeBadRequest, "Invalid message: the payload is no operation"}
 	}
-	id := strings.Clone(*m.ID)
-	op := newOperation(c, id)
+	ctx, cancel := context.WithCancel(c.server.ctx)
+	op := &operation{id: *m.ID, cancel: cancel, quoted: quote(*m.ID)}
 	switch added, exists := c.add(op); {
 	case exists:
-		op.end()
-		return &violation{closeDuplicate, fmt.Sprintf("Subscriber for %s already exists", id)}
+		cancel()
+		return &violation{closeDuplicate, fmt.Sprintf("Subscriber for %s already exists", op.id)}
 	case !added:
-		op.end()
-		c.answer(c.errorFrame(id, gqlerror.List{c.tooMany()}))
+		cancel()
+		c.send(c.errorFrame(op.id, gqlerror.List{c.tooMany()}))
 		return nil
 	}
-	run := func() { c.execute(op, &params) }
-	if c.caller.Kind == identity.Agent && params.Query == agentdoc.Assignments && (params.OperationName == "" || params.OperationName == "Assignments") {
-		if v, ok := assignmentsVariables(m.Payload); ok {
-			run = func() { c.feed(op, v) }
+	c.spawn(func() { run(ctx, op) }) // or else the connection has ended, and the operation with it
+	return nil
+}
+
+// operation reads the payload of a subscribe and returns what runs it, nil if it is not one. It keeps nothing of the payload.
+func (c *conn) operation(payload []byte) func(context.Context, *operation) {
+	if c.caller.Kind == identity.Agent {
+		if c.server.opts.Report != nil {
+			if r, ok := knownReport(payload); ok {
+				return func(ctx context.Context, op *operation) { c.report(ctx, op, r) }
+			}
+		}
+		if v, ok := knownDocument(payload); ok {
+			return func(ctx context.Context, op *operation) { c.feed(ctx, op, v) }
 		}
 	}
-	c.server.running.Add(1) // the reader runs, so Shutdown has not returned
-	go func() {
-		defer c.server.running.Done()
-		run()
-	}()
-	return nil
+	var params graphql.RawParams
+	decoder := json.NewDecoder(bytes.NewReader(payload))
+	decoder.UseNumber()
+	if err := decoder.Decode(&params); err != nil || params.Query == "" {
+		return nil
+	}
+	return func(ctx context.Context, op *operation) { c.execute(ctx, op, &params) }
 }
 
 func (c *conn) tooMany() *gqlerror.Error {
@@ -154,7 +176,7 @@ func (c *conn) nextFrame(id string, r *graphql.Response) []byte {
 	b = append(b, `,"type":"next","payload":`...)
 	b, err := wire.Append(b, r, true)
 	if err != nil {
-		return c.errorFrame(id, gqlerror.List{c.server.opts.Present(c.ctx, err)})
+		return c.errorFrame(id, gqlerror.List{c.server.opts.Present(c.server.ctx, err)})
 	}
 	return frame(opText, append(b, '}'))
 }

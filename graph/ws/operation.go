@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -26,23 +27,16 @@ import (
 // the connection ends.
 type operation struct {
 	id     string
-	quoted []byte
-	ctx    context.Context
 	cancel context.CancelFunc
-	sub    *delivery.Subscription // of the agents' subscription, else nil; under the connection's mutex
-}
-
-func newOperation(c *conn, id string) *operation {
-	op := &operation{id: id, quoted: quote(id)}
-	op.ctx, op.cancel = context.WithCancel(c.ctx)
-	return op
+	quoted []byte                                // the id, for the frames of sub
+	sub    atomic.Pointer[delivery.Subscription] // of the agents' subscription, when it stands; else nil
 }
 
 // end stops the operation. It may be called again.
 func (op *operation) end() {
 	op.cancel()
-	if op.sub != nil {
-		op.sub.Close()
+	if sub := op.sub.Load(); sub != nil {
+		sub.Close()
 	}
 }
 
@@ -53,15 +47,15 @@ func (c *conn) add(op *operation) (added, exists bool) {
 	if slices.ContainsFunc(c.ops, func(o *operation) bool { return o.id == op.id }) {
 		return false, true
 	}
-	if len(c.ops) >= c.server.opts.MaxOperations {
+	if c.dead || len(c.ops) >= c.server.opts.MaxOperations {
 		return false, false
 	}
 	c.ops = append(slices.Clone(c.ops), op)
 	return true, false
 }
 
-// take removes the operation with the id, nil if it has ended already.
-func (c *conn) take(id string) *operation {
+// removeID removes the operation with the id, nil if it has ended already.
+func (c *conn) removeID(id string) *operation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.ops, func(o *operation) bool { return o.id == id })
@@ -104,11 +98,12 @@ func EndWith(ctx context.Context, err error) {
 }
 
 // execute runs an operation through the executor.
-func (c *conn) execute(op *operation, params *graphql.RawParams) {
+func (c *conn) execute(ctx context.Context, op *operation, params *graphql.RawParams) {
 	defer op.end()
+	running := ctx
 	exec, present := c.server.opts.Executor, c.server.opts.Present
 	end := &ending{}
-	ctx := context.WithValue(identity.WithCaller(op.ctx, *c.caller), endingKey{}, end)
+	ctx = context.WithValue(identity.WithCaller(ctx, *c.caller), endingKey{}, end)
 	defer func() {
 		if r := recover(); r != nil {
 			c.finishWith(op, c.errorFrame(op.id, gqlerror.List{present(ctx, fmt.Errorf("an operation panicked: %v", r))}))
@@ -127,7 +122,7 @@ func (c *conn) execute(op *operation, params *graphql.RawParams) {
 	streams := oc.Operation != nil && oc.Operation.Operation == ast.Subscription
 	for first := true; ; first = false {
 		r := responses(ctx)
-		if r == nil || op.ctx.Err() != nil {
+		if r == nil || running.Err() != nil {
 			break
 		}
 		if streams && first && len(r.Errors) > 0 && (len(r.Data) == 0 || string(r.Data) == "null") {
@@ -167,11 +162,13 @@ func (c *conn) closeAfter(err error) {
 	}
 }
 
-// assignmentsVariables reads the variables of the agents' subscription. What is not exactly as agents write it is left to
-// the executor, which knows how to complain.
-func assignmentsVariables(payload []byte) (agentdoc.AssignmentsVariables, bool) {
+// knownDocument reads the payload of the agents' subscription. What is not exactly as agents write it is left to the
+// executor, which knows how to complain.
+func knownDocument(payload []byte) (agentdoc.AssignmentsVariables, bool) {
 	var p struct {
-		Variables struct {
+		Query         string `json:"query"`
+		OperationName string `json:"operationName"`
+		Variables     struct {
 			Host    string `json:"host"`
 			Session string `json:"session"`
 			Known   *struct {
@@ -182,7 +179,8 @@ func assignmentsVariables(payload []byte) (agentdoc.AssignmentsVariables, bool) 
 		} `json:"variables"`
 	}
 	var v agentdoc.AssignmentsVariables
-	if json.Unmarshal(payload, &p) != nil || len(p.Variables.Host) != 36 || len(p.Variables.Session) != 36 {
+	if json.Unmarshal(payload, &p) != nil || p.Query != agentdoc.Assignments || p.OperationName != "" && p.OperationName != "Assignments" ||
+		len(p.Variables.Host) != 36 || len(p.Variables.Session) != 36 {
 		return v, false
 	}
 	var err1, err2 error
@@ -197,16 +195,16 @@ func assignmentsVariables(payload []byte) (agentdoc.AssignmentsVariables, bool) 
 	return v, err1 == nil && err2 == nil
 }
 
-// feed runs the agents' subscription. It returns when the subscription stands; no goroutine stays with it.
-func (c *conn) feed(op *operation, v agentdoc.AssignmentsVariables) {
+// feed runs the agents' subscription. It returns when the subscription stands; no goroutine and no context stays with it.
+func (c *conn) feed(ctx context.Context, op *operation, v agentdoc.AssignmentsVariables) {
+	defer op.cancel()
 	var known assignment.Version
 	if v.Known != nil {
 		known = *v.Known
 	}
-	ctx := identity.WithCaller(op.ctx, *c.caller)
+	ctx = identity.WithCaller(ctx, *c.caller)
 	sub, err := c.server.opts.Feed.Subscribe(ctx, v.Host, v.Session, known)
 	if err != nil {
-		op.end()
 		c.finishWith(op, c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(ctx, err)}))
 		c.closeAfter(err)
 		return
@@ -214,7 +212,7 @@ func (c *conn) feed(op *operation, v agentdoc.AssignmentsVariables) {
 	c.mu.Lock()
 	gone := !slices.Contains(c.ops, op)
 	if !gone {
-		op.sub = sub
+		op.sub.Store(sub)
 	}
 	c.mu.Unlock()
 	if gone {
@@ -225,38 +223,34 @@ func (c *conn) feed(op *operation, v agentdoc.AssignmentsVariables) {
 }
 
 // event takes an event of an operation's subscription and frames it. An error ends the operation.
-func (c *conn) event(op *operation) ([]byte, *[]byte) {
-	c.mu.Lock()
-	sub := op.sub
-	c.mu.Unlock()
+func (c *conn) event(op *operation) (outgoing, bool) {
+	sub := op.sub.Load()
 	if sub == nil {
-		return nil, nil
+		return outgoing{}, false
 	}
 	e, ok, err := sub.Take()
 	switch {
 	case ok:
 		b := buffers.Get().(*[]byte)
-		*b = appendEvent((*b)[:0], op.quoted, e, c.server.opts.Clock())
-		return *b, b
+		var frame []byte
+		*b, frame = appendEvent((*b)[:0], op.quoted, e, c.server.opts.Clock())
+		return outgoing{frame: frame, pooled: b}, true
 	case err == nil, !c.remove(op):
-		return nil, nil
+		return outgoing{}, false
 	}
 	op.end()
 	if errors.Is(err, delivery.ErrClosed) { // the process is about to stop
 		c.close(agentdoc.CloseRestarting, agentdoc.RetryPrefix+(rand.N(c.server.opts.RestartWindow)+time.Millisecond).Round(time.Millisecond).String())
-		return nil, nil
+		return outgoing{}, false
 	}
-	c.enqueue(outgoing{frame: c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(op.ctx, err)})})
-	c.mu.Lock()
-	c.again = true
-	c.mu.Unlock()
+	c.send(c.errorFrame(op.id, gqlerror.List{c.server.opts.Present(c.server.ctx, err)}))
 	c.closeAfter(err)
-	return nil, nil
+	return outgoing{}, false
 }
 
 // appendEvent appends the whole frame of an event: stored bytes, and around them what depends on the operation and on the
-// time. It is byte for byte what the executor would answer to agentdoc.Assignments.
-func appendEvent(b, quotedID []byte, e delivery.Event, now time.Time) []byte {
+// time. It is byte for byte what the executor would answer to agentdoc.Assignments. The frame is the end of grown.
+func appendEvent(b, quotedID []byte, e delivery.Event, now time.Time) (grown, frame []byte) {
 	const room = 10 // for the longest header; the real one is put right before the payload
 	start := len(b)
 	b = append(b, make([]byte, room)...)
@@ -276,7 +270,7 @@ func appendEvent(b, quotedID []byte, e delivery.Event, now time.Time) []byte {
 	var header [room]byte
 	h := appendHeader(header[:0], opText, len(b)-start-room)
 	copy(b[start+room-len(h):], h)
-	return b[start+room-len(h):]
+	return b, b[start+room-len(h):]
 }
 
 // AppendAssignment appends the members of a document, in the order of agentdoc.Assignments, without the braces.

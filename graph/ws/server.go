@@ -1,8 +1,9 @@
 // Package ws speaks graphql-transport-ws, and only that, over websockets of its own.
 //
-// A connection costs one small goroutine that reads. Writes are made by whoever has something to say, without waiting; only
-// for a peer that does not take them at once is a goroutine started, and it has a deadline. A connection leaves net/http
-// with its handshake, so that none of the buffers of a request stay behind.
+// A connection is a state machine that is told what arrives and when more may be written, and that never waits for its
+// peer. On Linux a plain TCP connection costs no goroutine: few pollers watch them all. Anything else, such as TLS, has a
+// small goroutine that reads, and one that writes while its peer is slow. A connection leaves net/http with its handshake,
+// so that none of the buffers of a request stay behind.
 //
 // Every operation runs through the executor, but for one: the agents' subscription, recognised by its text, is fed from
 // stored bytes.
@@ -10,13 +11,16 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -27,6 +31,7 @@ import (
 	"iapi/assignment"
 	"iapi/delivery"
 	"iapi/graph/agentdoc"
+	"iapi/graph/ws/poll"
 	"iapi/identity"
 )
 
@@ -41,6 +46,8 @@ type Options struct {
 	Executor      graphql.GraphExecutor
 	Authenticator identity.Authenticator
 	Feed          Feed
+	// Report stores an agent's report and tells when the next is wanted. Default: reports are left to the executor.
+	Report func(ctx context.Context, r delivery.Report) (result delivery.ReportResult, next time.Duration, err error)
 	// Present turns an error into what the peer may see of it.
 	Present func(ctx context.Context, err error) *gqlerror.Error
 
@@ -49,28 +56,33 @@ type Options struct {
 	Clock          func() time.Time // default: time.Now
 	InitTimeout    time.Duration    // until connection_init must have come; 10 s
 	PingEvery      time.Duration    // a silent peer is pinged; 30 s. After 2½ times that it is given up
-	WriteTimeout   time.Duration    // for what a peer does not take at once; 5 s
+	WriteTimeout   time.Duration    // for a frame that a peer does not take at once; 5 s. It is cut within a second more
 	MaxMessage     int              // bytes; 1 MiB
 	MaxOperations  int              // on one connection at the same time; 64
 	MaxConnections int              // 50,000
 	RestartWindow  time.Duration    // over which a shutdown spreads the return of the peers; 10 s
+	Goroutines     bool             // a goroutine for every connection, also where a poller could watch it
 }
 
 // Server holds the connections of one process.
 type Server struct {
 	opts Options
 	log  *slog.Logger
-	ctx  context.Context // of all connections
+	ctx  context.Context // of all operations
 	stop context.CancelFunc
 
-	running sync.WaitGroup // the keeper, and every goroutine of every connection
+	started time.Time
+	pollers []*poll.Poller // none where there are none
+	turn    atomic.Uint32  // whose turn it is to take a connection
+
+	running sync.WaitGroup // the keeper, every connection, and every goroutine of a connection
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	draining bool
 }
 
-// New makes a Server and starts the one goroutine that keeps watch over all connections. Shutdown ends it.
+// New makes a Server and starts the goroutines that keep watch over all connections. Shutdown ends them.
 func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -97,11 +109,27 @@ func New(o Options) *Server {
 			*n.v = n.def
 		}
 	}
-	s := &Server{opts: o, log: o.Logger, conns: make(map[*conn]struct{})}
+	s := &Server{opts: o, log: o.Logger, started: time.Now(), conns: make(map[*conn]struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	for range runtime.GOMAXPROCS(0) {
+		if o.Goroutines {
+			break
+		}
+		p, err := poll.New()
+		if err != nil {
+			if !errors.Is(err, errors.ErrUnsupported) {
+				s.log.Warn("connections will cost a goroutine each", "error", err)
+			}
+			break
+		}
+		s.pollers = append(s.pollers, p)
+	}
 	s.running.Go(s.keep)
 	return s
 }
+
+// now is the time since the start in milliseconds, which no clock that is set can change. It is never 0.
+func (s *Server) now() int64 { return time.Since(s.started).Milliseconds() + 1 }
 
 // Connections is how many there are now.
 func (s *Server) Connections() int {
@@ -113,10 +141,14 @@ func (s *Server) Connections() int {
 // ServeHTTP upgrades the request and returns; the connection lives on.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	draining, full := s.draining, len(s.conns) >= s.opts.MaxConnections
+	full := s.draining || len(s.conns) >= s.opts.MaxConnections
+	if !full {
+		s.running.Add(1)
+		defer s.running.Done()
+	}
 	s.mu.Unlock()
 	switch {
-	case draining, full:
+	case full:
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "No more connections at present.", http.StatusServiceUnavailable)
 		return
@@ -125,7 +157,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	caller, authenticated, err := authenticate(s.opts.Authenticator, r)
-	if err != nil {
+	switch {
+	case errors.Is(err, identity.ErrUnavailable):
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "Credentials cannot be checked at present.", http.StatusServiceUnavailable)
+		return
+	case err != nil:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		http.Error(w, "The credentials are not valid.", http.StatusUnauthorized)
 		return
@@ -144,19 +181,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = nc.SetDeadline(time.Time{})
-	c := newConn(s, nc)
+	c := newConn(s, r)
 	if n := rw.Reader.Buffered(); n > 0 {
 		early, _ := rw.Reader.Peek(n)
-		c.in.early = slices.Clone(early)
+		c.in.held = slices.Clone(early)
 	}
 	if authenticated {
 		c.caller = &caller
 	}
-	c.request = &http.Request{Method: r.Method, URL: r.URL, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS, Header: r.Header.Clone()}
+	if err := c.connect(s.poller(), nc); err != nil {
+		_ = nc.Close()
+		s.log.WarnContext(r.Context(), "a websocket was not opened", "peer", r.RemoteAddr, "error", err)
+		return
+	}
 	s.mu.Lock()
 	if s.draining {
 		s.mu.Unlock()
-		_ = nc.Close()
+		c.link.close()
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -165,7 +206,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !accepted {
 		c.close(closeBadSubprotocol, "Subprotocol not acceptable")
 	}
-	go c.read()
+	c.spawn(c.link.start)
+}
+
+// poller returns one of the pollers, nil if there are none.
+func (s *Server) poller() *poll.Poller {
+	if len(s.pollers) == 0 {
+		return nil
+	}
+	return s.pollers[int(s.turn.Add(1))%len(s.pollers)]
 }
 
 // authenticate tells whether the request carries credentials; the error is for those that do not hold.
@@ -200,11 +249,24 @@ func (s *Server) keep() {
 		case <-s.ctx.Done():
 			return
 		case <-ticker.C:
-			now := s.opts.Clock()
-			for _, c := range s.all() {
-				c.check(now)
-			}
+			s.attend()
 		}
+	}
+}
+
+// attend does for each connection what has become due.
+func (s *Server) attend() {
+	now, wall := s.now(), s.opts.Clock()
+	late := make(map[*conn]duty)
+	s.mu.Lock()
+	for c := range s.conns {
+		if d := c.due(now, wall); d != nothing {
+			late[c] = d
+		}
+	}
+	s.mu.Unlock()
+	for c, d := range late {
+		c.do(d, now)
 	}
 }
 
@@ -254,5 +316,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.stop()
 	<-gone
+	for _, p := range s.pollers {
+		p.Close()
+	}
 	return err
 }

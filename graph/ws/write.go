@@ -8,8 +8,9 @@ import (
 
 // Who writes: whoever has put something into the queue, or has been told that a subscription has an event, calls wake. If
 // nobody is writing, it becomes the writer and drains what there is, each frame by a write that does not wait. When the
-// peer does not take all of a frame, a goroutine takes over until there is nothing left; each of its writes has a deadline.
-// So nobody who delivers ever waits for a peer, and at most one frame for each operation is held for a slow one.
+// peer does not take all of a frame, the rest is kept and the writer's role waits with it, until the link says that more
+// may be written; the keeper cuts the connection if the peer has not taken the frame by its deadline. So nobody who
+// delivers ever waits for a peer, and at most one frame for each operation is held for a slow one.
 
 const (
 	opText  = 0x1
@@ -18,20 +19,20 @@ const (
 	opPong  = 0xA
 )
 
-// maxQueued bounds what the reader may have queued in answers before it stops reading.
-const maxQueued = 32
-
-// outgoing is a frame that waits to be written.
+// outgoing is a frame that waits to be written, or the rest of one.
 type outgoing struct {
-	frame []byte
-	done  chan struct{} // closed when it was written or never will be; nil: nobody waits
-	last  bool          // nothing follows
+	frame  []byte
+	pooled *[]byte       // where the frame lies, to be released
+	done   chan struct{} // closed when it was written or never will be; nil: nobody waits
+	last   bool          // nothing follows
 }
 
+// written is called when a frame was written, or never will be.
 func (o outgoing) written() {
 	if o.done != nil {
 		close(o.done)
 	}
+	release(o.pooled)
 }
 
 // send queues a frame without waiting.
@@ -51,35 +52,25 @@ func (c *conn) sendAndWait(frame []byte) {
 	done := make(chan struct{})
 	c.enqueue(outgoing{frame: frame, done: done})
 	c.wake()
-	select {
-	case <-done:
-	case <-c.ctx.Done():
-	}
-}
-
-// answer is send for the reader, which waits when the peer asks faster than it listens.
-func (c *conn) answer(frame []byte) {
-	c.mu.Lock()
-	full := len(c.queue) >= maxQueued
-	c.mu.Unlock()
-	if full {
-		c.sendAndWait(frame)
-		return
-	}
-	c.send(frame)
+	<-done
 }
 
 func (c *conn) enqueue(o outgoing) {
 	c.mu.Lock()
-	c.queue = append(c.queue, o)
+	if !c.dead {
+		c.queue = append(c.queue, o)
+		c.mu.Unlock()
+		return
+	}
 	c.mu.Unlock()
+	o.written()
 }
 
 // wake writes what there is, unless somebody does already.
 func (c *conn) wake() {
 	c.mu.Lock()
 	c.again = true
-	if c.writing {
+	if c.writing || c.dead {
 		c.mu.Unlock()
 		return
 	}
@@ -88,87 +79,103 @@ func (c *conn) wake() {
 	c.drain(false)
 }
 
-// drain writes until there is nothing left. slow says that it may wait for the peer, up to the write deadline.
-func (c *conn) drain(slow bool) {
+// drain writes until there is nothing left. With wait it may wait for the peer.
+func (c *conn) drain(wait bool) {
 	for {
-		o, pooled := c.next()
-		if o.frame == nil {
-			return
-		}
-		n, err := 0, error(nil)
-		if !slow {
-			n, err = c.tryWrite(o.frame)
-		}
-		if err == nil && n < len(o.frame) {
-			if !slow {
-				c.server.running.Add(1) // the reader still runs, so Shutdown has not returned
-				go func() {
-					defer c.server.running.Done()
-					if c.finish(o, n, pooled) {
-						c.drain(true)
-					}
-				}()
-				return
-			}
-			if !c.finish(o, n, pooled) {
-				return
-			}
-			continue
-		}
-		if !c.wrote(o, pooled, err) {
+		o, ok := c.next()
+		if !ok || !c.put(o, wait) {
 			return
 		}
 	}
 }
 
-// finish writes the rest of a frame, waiting for the peer.
-func (c *conn) finish(o outgoing, n int, pooled *[]byte) bool {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(c.server.opts.WriteTimeout))
-	_, err := c.nc.Write(o.frame[n:])
-	if err == nil {
-		_ = c.nc.SetWriteDeadline(time.Time{})
+// writable is called by the link when the peer takes more than it did.
+func (c *conn) writable(wait bool) {
+	c.mu.Lock()
+	rest := c.blocked
+	c.blocked = nil
+	c.mu.Unlock()
+	if rest != nil && c.put(*rest, wait) {
+		c.drain(wait)
 	}
-	return c.wrote(o, pooled, err)
 }
 
-// wrote tells those concerned how a write has ended, and reports whether to go on.
-func (c *conn) wrote(o outgoing, pooled *[]byte, err error) bool {
+// put writes a frame and reports whether more may follow.
+func (c *conn) put(o outgoing, wait bool) bool {
+	if wait {
+		c.mustEnd(c.server.opts.WriteTimeout)
+	}
+	n, err := c.link.write(o.frame, wait)
+	if err != nil {
+		c.server.log.Debug("a websocket does not take what it is sent", "peer", c.peer, "error", err)
+		o.written()
+		c.cut()
+		return false
+	}
+	if n < len(o.frame) {
+		o.frame = o.frame[n:]
+		c.block(o)
+		return false
+	}
+	c.cutAt.Store(0)
 	o.written()
-	release(pooled)
-	switch {
-	case err != nil:
-		c.server.log.Debug("a websocket does not take what it is sent", "peer", c.nc.RemoteAddr(), "error", err)
-		c.cut() // the reader notices; writing stays set, so that nobody tries again
-		return false
-	case o.last:
-		c.cancel()
-		_ = c.nc.SetReadDeadline(time.Now().Add(lingering))
-		return false
+	if !o.last {
+		return true
 	}
-	return true
+	c.mustEnd(lingering)
+	c.mu.Lock()
+	c.said = true
+	over := c.leaving
+	c.mu.Unlock()
+	if over {
+		c.cut()
+	}
+	return false // and nobody becomes the writer after this one
+}
+
+// block keeps the rest of a frame until the link calls writable.
+func (c *conn) block(rest outgoing) {
+	c.mustEnd(c.server.opts.WriteTimeout)
+	c.mu.Lock()
+	dead := c.dead
+	if !dead {
+		c.blocked = &rest
+	}
+	c.mu.Unlock()
+	if dead {
+		rest.written()
+		return
+	}
+	c.link.awaitWrite()
+}
+
+// mustEnd has the connection cut after a while, if that was not settled before.
+func (c *conn) mustEnd(after time.Duration) {
+	c.cutAt.CompareAndSwap(0, c.server.now()+max(after.Milliseconds(), 1))
 }
 
 // next takes what is to be written: queued frames first, then an event of a subscription. With nothing left, it gives up
 // the writer's role.
-func (c *conn) next() (o outgoing, pooled *[]byte) {
+func (c *conn) next() (outgoing, bool) {
 	for {
 		c.mu.Lock()
 		c.again = false
 		if len(c.queue) > 0 {
-			o = c.queue[0]
+			o := c.queue[0]
 			c.queue[0] = outgoing{}
 			if c.queue = c.queue[1:]; len(c.queue) == 0 {
 				c.queue = nil
+				c.unpark()
 			}
 			c.mu.Unlock()
-			return o, nil
+			return o, true
 		}
 		ops := c.ops // replaced, never changed in place
 		c.mu.Unlock()
 		if !c.closing.Load() {
 			for _, op := range ops {
-				if frame, pooled := c.event(op); frame != nil {
-					return outgoing{frame: frame}, pooled
+				if o, ok := c.event(op); ok {
+					return o, true
 				}
 			}
 		}
@@ -176,7 +183,7 @@ func (c *conn) next() (o outgoing, pooled *[]byte) {
 		if !c.again && len(c.queue) == 0 {
 			c.writing = false
 			c.mu.Unlock()
-			return outgoing{}, nil
+			return outgoing{}, false
 		}
 		c.mu.Unlock()
 	}

@@ -22,11 +22,11 @@ func rawConn(nc net.Conn) syscall.RawConn {
 }
 
 // tryWrite writes what the peer takes now. Less than all is no error.
-func (c *conn) tryWrite(b []byte) (n int, err error) {
-	if c.raw == nil {
+func tryWrite(raw syscall.RawConn, b []byte) (n int, err error) {
+	if raw == nil {
 		return 0, nil
 	}
-	rerr := c.raw.Write(func(fd uintptr) bool {
+	rerr := raw.Write(func(fd uintptr) bool {
 		for {
 			n, err = syscall.Write(int(fd), b)
 			if !errors.Is(err, syscall.EINTR) {

@@ -29,37 +29,37 @@ func cut[T any](items []T, key func(T) uuid.UUID, p in.Page) (page []T, next boo
 }
 
 // Hosts implements instrumentation.Store.
-func (s *Store) Hosts(_ context.Context, id in.ID, p in.Page) ([]in.HostPlacement, bool, error) {
+func (s *Store) Hosts(_ context.Context, p in.Page, ids ...in.ID) ([]in.Places[in.HostPlacement], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := slices.Collect(maps.Values(s.placements[id]))
-	page, next := cut(found, func(h in.HostPlacement) uuid.UUID { return h.Host.UUID }, p)
-	return page, next, s.err
+	out := make([]in.Places[in.HostPlacement], len(ids))
+	for i, id := range ids {
+		found := slices.Collect(maps.Values(s.placements[id]))
+		for n := range found {
+			found[n].Agent = s.hosts[found[n].Host.UUID].Agent
+		}
+		out[i].Total = len(found)
+		out[i].Items, out[i].Next = cut(found, func(h in.HostPlacement) uuid.UUID { return h.Host.UUID }, p)
+	}
+	return out, s.err
 }
 
 // VMs implements instrumentation.Store.
-func (s *Store) VMs(_ context.Context, id in.ID, p in.Page) ([]in.VMPlacement, bool, error) {
+func (s *Store) VMs(_ context.Context, p in.Page, ids ...in.ID) ([]in.Places[in.VMPlacement], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var found []in.VMPlacement
-	s.sources(id, func(vm uuid.UUID, status in.Status, message string) {
-		if known, ok := s.vms[vm]; ok {
-			found = append(found, in.VMPlacement{VM: known, Status: status, Message: message})
-		}
-	})
-	page, next := cut(found, func(v in.VMPlacement) uuid.UUID { return v.VM.UUID }, p)
-	return page, next, s.err
-}
-
-// CountPlaces implements instrumentation.Store.
-func (s *Store) CountPlaces(_ context.Context, id in.ID) (hosts, vms int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.placements[id] {
-		hosts++
-		vms += len(p.VMs)
+	out := make([]in.Places[in.VMPlacement], len(ids))
+	for i, id := range ids {
+		var found []in.VMPlacement
+		s.sources(id, func(vm uuid.UUID, status in.Status, message string) {
+			out[i].Total++
+			if known, ok := s.vms[vm]; ok {
+				found = append(found, in.VMPlacement{VM: known, Status: status, Message: message})
+			}
+		})
+		out[i].Items, out[i].Next = cut(found, func(v in.VMPlacement) uuid.UUID { return v.VM.UUID }, p)
 	}
-	return hosts, vms, s.err
+	return out, s.err
 }
 
 // HostPlacement implements instrumentation.Store.
@@ -72,14 +72,17 @@ func (s *Store) HostPlacement(_ context.Context, id in.ID, host uuid.UUID) (*in.
 	return nil, s.err
 }
 
-// VM implements instrumentation.Store.
-func (s *Store) VM(_ context.Context, vm uuid.UUID) (*inventory.VM, error) {
+// Machines implements instrumentation.Store.
+func (s *Store) Machines(_ context.Context, vms ...uuid.UUID) ([]*inventory.VM, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v, ok := s.vms[vm]; ok {
-		return &v, s.err
+	out := make([]*inventory.VM, len(vms))
+	for i, vm := range vms {
+		if v, ok := s.vms[vm]; ok {
+			out[i] = &v
+		}
 	}
-	return nil, s.err
+	return out, s.err
 }
 
 // Fleet implements instrumentation.Store.
@@ -107,23 +110,15 @@ func (s *Store) fleet(online *bool) []in.FleetHost {
 	return out
 }
 
-// Host implements instrumentation.Store.
-func (s *Store) Host(_ context.Context, host uuid.UUID) (*in.FleetHost, error) {
+// FleetHosts implements instrumentation.Store.
+func (s *Store) FleetHosts(_ context.Context, hosts ...uuid.UUID) ([]*in.FleetHost, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h, ok := s.hosts[host]; ok {
-		return &h, s.err
-	}
-	return nil, s.err
-}
-
-// Agents implements instrumentation.Store.
-func (s *Store) Agents(_ context.Context, hosts ...uuid.UUID) ([]*in.AgentInfo, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]*in.AgentInfo, len(hosts))
+	out := make([]*in.FleetHost, len(hosts))
 	for i, host := range hosts {
-		out[i] = s.hosts[host].Agent
+		if h, ok := s.hosts[host]; ok {
+			out[i] = &h
+		}
 	}
 	return out, s.err
 }

@@ -222,6 +222,7 @@ func (s *Store) Commit(_ context.Context, c in.Change) (in.Instrumentation, erro
 		if rec, ok := s.records[used.id]; ok {
 			return rec, nil
 		}
+		return in.Instrumentation{}, fmt.Errorf("commit: the idempotency key's %s: %w", used.id, in.ErrNotFound)
 	}
 	stands, exists := s.records[c.Record.ID]
 	switch {
@@ -233,7 +234,7 @@ func (s *Store) Commit(_ context.Context, c in.Change) (in.Instrumentation, erro
 	if c.Expect == 0 {
 		used := s.usage(c.Record.Owner)
 		if c.MaxLive > 0 && used.Live >= c.MaxLive || c.Record.Tracing && c.MaxTracing > 0 && used.Tracing >= c.MaxTracing {
-			return in.Instrumentation{}, fmt.Errorf("commit: %w", in.ErrQuota)
+			return in.Instrumentation{}, fmt.Errorf("commit: %w", &in.QuotaError{Has: used})
 		}
 	}
 	s.records[c.Record.ID] = c.Record
@@ -390,20 +391,22 @@ func (s *Store) coverage(id in.ID) (c in.Coverage) {
 }
 
 // Problems implements instrumentation.Store.
-func (s *Store) Problems(_ context.Context, id in.ID) ([]in.Problem, error) {
+func (s *Store) Problems(_ context.Context, ids ...in.ID) ([][]in.Problem, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []in.Problem
-	s.sources(id, func(vm uuid.UUID, status in.Status, message string) {
-		if status == in.StatusRunning {
-			return
-		}
-		i := slices.IndexFunc(out, func(p in.Problem) bool { return p.Status == status && p.Message == message })
-		if i < 0 {
-			i = len(out)
-			out = append(out, in.Problem{Status: status, Message: message, ExampleVM: vm})
-		}
-		out[i].Sources++
-	})
+	out := make([][]in.Problem, len(ids))
+	for n, id := range ids {
+		s.sources(id, func(vm uuid.UUID, status in.Status, message string) {
+			if status == in.StatusRunning {
+				return
+			}
+			i := slices.IndexFunc(out[n], func(p in.Problem) bool { return p.Status == status && p.Message == message })
+			if i < 0 {
+				i = len(out[n])
+				out[n] = append(out[n], in.Problem{Status: status, Message: message, ExampleVM: vm})
+			}
+			out[n][i].Sources++
+		})
+	}
 	return out, s.err
 }

@@ -38,13 +38,13 @@ func newDecoder() *decoder {
 	return &decoder{words: make(map[string]string), tags: make(map[string]tagSet)}
 }
 
-// page decodes a list of VMs. Nothing that it returns refers to body.
-func (d *decoder) page(body []byte) ([]inventory.VM, error) {
+// page decodes a list of VMs, into the room given if there is enough. Nothing that it returns refers to body.
+func (d *decoder) page(body []byte, room []inventory.VM) ([]inventory.VM, error) {
 	d.data, d.pos, d.rows = body, 0, 0
 	if d.peek() != '[' {
 		return nil, errors.New("the answer is not a JSON array")
 	}
-	var vms []inventory.VM
+	vms := room[:0]
 	for first := true; ; first = false {
 		more, err := d.more(first, ']')
 		if err != nil {

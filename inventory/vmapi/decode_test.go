@@ -82,7 +82,7 @@ func naiveTags(raw json.RawMessage) map[string]string {
 func samePage(t *testing.T, d *decoder, body []byte) {
 	t.Helper()
 	want, rows, wantErr := naivePage(body)
-	got, err := d.page(body)
+	got, err := d.page(body, nil)
 	if wantErr != nil {
 		require.Error(t, err, "%s", body)
 		return
@@ -178,7 +178,7 @@ func TestOddTypesAreCounted(t *testing.T) {
 	d := newDecoder()
 	body := []byte(`[5,{"uuid":"x"},{"uuid":"` + someUUID + `","owner_uuid":"nope","alias":7,"state":null,"tags":{"a":[],"b":"c"}}]`)
 	for n := int64(1); n <= 2; n++ { // the second time from what is remembered
-		vms, err := d.page(body)
+		vms, err := d.page(body, nil)
 		require.NoError(t, err)
 		require.Equal(t, []inventory.VM{{UUID: uuid.MustParse(someUUID), Tags: map[string]string{"b": "c"}}}, vms)
 		require.Equal(t, 2*n, d.skippedVMs)
@@ -190,7 +190,7 @@ func TestDecoderForgetsAtItsBounds(t *testing.T) {
 	d := newDecoder()
 	for i := range maxWords + 10 {
 		body := fmt.Appendf(nil, `[{"uuid":%q,"state":"s%d","tags":{"k%d":"v"}}]`, someUUID, i, i)
-		vms, err := d.page(body)
+		vms, err := d.page(body, nil)
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprintf("s%d", i), vms[0].State)
 	}
@@ -262,7 +262,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	}
 	d := newDecoder()
 	by := func(page []byte) {
-		if vms, err := d.page(page); err != nil || len(vms) != 1000 {
+		if vms, err := d.page(page, nil); err != nil || len(vms) != 1000 {
 			b.Fatal(err)
 		}
 	}

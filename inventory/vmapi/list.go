@@ -11,7 +11,8 @@ import (
 	"iapi/inventory"
 )
 
-// Each gives every VM of a query to fn, in pages of up to 1001, in descending order of uuid. A VM that stands during
+// Each gives every VM of a query to fn, in pages of up to 1001, in descending order of uuid. A page is fn's until it
+// returns; what it holds may be kept. A VM that stands during
 // the whole walk is in it exactly once; one that comes, goes or begins to match meanwhile may be missed. An error of fn
 // ends the walk and is returned as it is. Any other means that the walk is incomplete: inventory.ErrUnavailable, the
 // context's, or a permanent one.
@@ -43,8 +44,9 @@ func (c *Client) ChangedSince(ctx context.Context, t time.Time, fn func(page []i
 
 // walk goes down the pages of one part until one is empty: a short page may have more behind it.
 func (c *Client) walk(ctx context.Context, p part, marker uuid.UUID, fn func([]inventory.VM, uuid.UUID) error) (uuid.UUID, error) {
+	var room []inventory.VM // all pages are made in it
 	for {
-		page, last, err := c.page(ctx, p, marker)
+		page, last, err := c.page(ctx, p, marker, room)
 		if err != nil {
 			if errors.Is(err, inventory.ErrNotFound) { // the route, not a VM
 				return marker, fmt.Errorf("listing VMs: %v", err)
@@ -54,7 +56,7 @@ func (c *Client) walk(ctx context.Context, p part, marker uuid.UUID, fn func([]i
 		if last == uuid.Nil {
 			return marker, nil
 		}
-		marker = last
+		marker, room = last, page[:0]
 		if err := fn(page, marker); err != nil {
 			return marker, err
 		}
@@ -64,11 +66,11 @@ func (c *Client) walk(ctx context.Context, p part, marker uuid.UUID, fn func([]i
 	}
 }
 
-// page reads the page below the marker. Its last uuid is Nil when the page is empty.
-func (c *Client) page(ctx context.Context, p part, marker uuid.UUID) (page []inventory.VM, last uuid.UUID, err error) {
+// page reads the page below the marker, into the room if there is enough. Its last uuid is Nil when the page is empty.
+func (c *Client) page(ctx context.Context, p part, marker uuid.UUID, room []inventory.VM) (page []inventory.VM, last uuid.UUID, err error) {
 	err = c.rest.Get(ctx, "/vms", p.values(marker), func(body []byte) error {
 		return c.decode(func(d *decoder) error {
-			rows, err := d.page(body)
+			rows, err := d.page(body, room)
 			if err != nil {
 				return err
 			}

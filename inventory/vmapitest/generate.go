@@ -55,6 +55,12 @@ func (s *Server) Fill(o GenerateOptions) error {
 // Owner is the uuid of a made-up fleet's n-th largest owner, from 0.
 func (o GenerateOptions) Owner(n int) uuid.UUID { return madeUpID(o.Seed, "owner", n) }
 
+// Host is the uuid of a made-up fleet's n-th host, from 0.
+func (o GenerateOptions) Host(n int) uuid.UUID { return madeUpID(o.Seed, "host", n) }
+
+// VM is the uuid of a made-up fleet's n-th VM, from 0. It may be destroyed, or have no host yet.
+func (o GenerateOptions) VM(n int) uuid.UUID { return madeUpID(o.Seed, "vm", n) }
+
 // madeUpID is a uuid of version 4 in form, the same for the same arguments.
 func madeUpID(seed uint64, kind string, n int) uuid.UUID {
 	name := binary.BigEndian.AppendUint64([]byte(kind), seed)
@@ -119,7 +125,7 @@ func (g *generator) host(n int) Host {
 		traits["purpose"] = "storage"
 	}
 	return Host{
-		UUID: madeUpID(g.o.Seed, "host", n), Hostname: fmt.Sprintf("cn%04d", n), Rack: fmt.Sprintf("r%02d", n/20),
+		UUID: g.o.Host(n), Hostname: fmt.Sprintf("cn%04d", n), Rack: fmt.Sprintf("r%02d", n/20),
 		Headnode: n == 0, RAM: 262144, Traits: traits,
 	}
 }
@@ -142,7 +148,7 @@ func (g *generator) vm(n int) VM {
 	service := services[(owner+g.dice.IntN(3))%len(services)]
 	environment := environments[g.dice.IntN(len(environments))]
 	v := VM{
-		UUID: madeUpID(g.o.Seed, "vm", n), Owner: g.o.Owner(owner), Host: g.hosts[g.dice.IntN(len(g.hosts))].UUID,
+		UUID: g.o.VM(n), Owner: g.o.Owner(owner), Host: g.hosts[g.dice.IntN(len(g.hosts))].UUID,
 		Alias: fmt.Sprintf("%s-%s-%d", service, k.role, n), State: "running", ZoneState: "running", Brand: k.brand,
 		Tags: g.tagsOf(service, k.role, environment), RAM: k.ram, Quota: k.ram / 40, CPUCap: k.ram / 10,
 		Image: madeUpID(g.o.Seed, "image:"+k.brand, 0), Billing: madeUpID(g.o.Seed, "package", k.ram),

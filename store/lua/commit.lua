@@ -8,7 +8,8 @@
 --       idempotency key's digest ('' none), its value (input digest|id), audit entry ('' none)
 --       log (1), evaluate: 1 mark, -1 unmark, 0 leave; expires (ms; 0 never; -1 as it is)
 --       nonce; number of index keys to add to, the keys, the keys to remove from
--- Answers {'OK', seq}, {'MOVED'}, {'IDEM', value} or {'QUOTA'}.
+-- Answers {'OK', seq}; {'MOVED'}; {'IDEM', value, the record that the key was used for, '' if it is gone}; or {'QUOTA', what the
+-- owner has, and of that tracing}.
 local P = KEYS[1]
 local force = ARGV[2] == '1'
 local id, old, new = ARGV[3], ARGV[4], ARGV[5]
@@ -22,7 +23,7 @@ if not force then
   if redis.call('HGET', P .. 'nonce', id) == ARGV[17] then return {'OK', redis.call('GET', P .. 'seq') or '0'} end
   if ARGV[11] ~= '' then
     local known = redis.call('GET', P .. 'idem:' .. ARGV[11])
-    if known then return {'IDEM', known} end
+    if known then return {'IDEM', known, redis.call('HGET', P .. 'rec', string.match(known, '|(.*)$')) or ''} end
   end
   local standing = redis.call('HGET', P .. 'rec', id) or ''
   if standing ~= old then return {'MOVED'} end
@@ -40,7 +41,9 @@ local function count(kind, change, limit)
 end
 local live = count(':live', tonumber(ARGV[7]), tonumber(ARGV[8]))
 local tracing = count(':tracing', tonumber(ARGV[9]), tonumber(ARGV[10]))
-if not live or not tracing then return {'QUOTA'} end
+if not live or not tracing then
+  return {'QUOTA', redis.call('HGET', P .. 'quota', ARGV[6] .. ':live') or '0', redis.call('HGET', P .. 'quota', ARGV[6] .. ':tracing') or '0'}
+end
 if live ~= true then live() end
 if tracing ~= true then tracing() end
 
@@ -63,7 +66,7 @@ if ARGV[13] ~= '' then
 end
 if ARGV[14] == '1' then
   local n = redis.call('INCR', P .. 'logseq')
-  redis.call('XADD', P .. 'log', 'MAXLEN', '~', '10000', string.format('%.0f-0', n), 'id', id)
+  redis.call('XADD', P .. 'log', 'MAXLEN', '~', '10000', string.format('%.0f-0', n), 'id', id, 'n', ARGV[17])
 end
 if ARGV[15] == '1' then
   redis.call('ZADD', P .. 'unevaluated', now, id)

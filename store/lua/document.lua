@@ -17,13 +17,34 @@ local function count(id, value)
   if put(P, id, host, value) then judge[#judge + 1] = id end
 end
 
+-- Each kind of write is one command for all that it concerns.
+local function some(command, key, list)
+  for from = 1, #list, 1000 do redis.call(command, key, unpack(list, from, math.min(from + 999, #list))) end
+end
 local n = tonumber(ARGV[12])
+local ids, set, known, news = {}, {}, {}, {}
 for i = 13, 12 + 5 * n, 5 do
-  local id, rev, expected, zones, added = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4]
-  redis.call('HSET', on, 'm' .. id, rev .. '|' .. ARGV[7] .. '|' .. ARGV[8] .. '|' .. ARGV[i + 2], 'v' .. id, zones)
-  if added == '' then redis.call('HDEL', add, id) else redis.call('HSET', add, id, added) end
-  redis.call('SREM', rm, id)
-  count(id, pack(expected, counts(tonumber(rev), expected, zones, added, redis.call('HGET', st, id))))
+  local id = ARGV[i]
+  ids[#ids + 1] = id
+  set[#set + 1] = 'm' .. id
+  set[#set + 1] = ARGV[i + 1] .. '|' .. ARGV[7] .. '|' .. ARGV[8] .. '|' .. ARGV[i + 2]
+  set[#set + 1] = 'v' .. id
+  set[#set + 1] = ARGV[i + 3]
+  if ARGV[i + 4] == '' then
+    known[#known + 1] = id
+  else
+    news[#news + 1] = id
+    news[#news + 1] = ARGV[i + 4]
+  end
+end
+some('HSET', on, set)
+some('HDEL', add, known)
+some('HSET', add, news)
+some('SREM', rm, ids)
+for k, id in ipairs(ids) do
+  local i = 8 + 5 * k
+  local expected = tonumber(ARGV[i + 2])
+  count(id, pack(expected, counts(tonumber(ARGV[i + 1]), expected, ARGV[i + 3], ARGV[i + 4], redis.call('HGET', st, id))))
 end
 for i = 13 + 5 * n, #ARGV do
   local id = ARGV[i]
@@ -38,17 +59,17 @@ for i = 13 + 5 * n, #ARGV do
   end
 end
 
-redis.call('HSET', H, 'epoch', ARGV[7], 'gen', ARGV[8], 'hash', ARGV[9])
 if gen ~= ARGV[8] or epoch ~= ARGV[7] then
-  redis.call('HSET', H, 'body', ARGV[10])
+  redis.call('HSET', H, 'epoch', ARGV[7], 'gen', ARGV[8], 'hash', ARGV[9], 'body', ARGV[10])
   announce(P, host, ARGV[11], ARGV[7], ARGV[8], ARGV[9], '')
 end
 redis.call('ZREM', P .. 'leased', host)
 redis.call('HDEL', P .. 'claims', host)
 if v[4] then -- the host has left the inventory: nobody waits for its agent
   for _, id in ipairs(redis.call('SMEMBERS', rm)) do count(id, '') end
-  redis.call('DEL', rm, st, add)
+  redis.call('DEL', rm)
   if redis.call('EXISTS', on) == 0 then
+    redis.call('DEL', st, add)
     redis.call('ZREM', P .. 'seen', host)
     redis.call('HDEL', P .. 'wanted', host)
     redis.call('PEXPIRE', H, '691200000')

@@ -1,7 +1,7 @@
 -- Changes the VMs of one host. A read that began before the one that a VM's facts come from changes nothing of that VM. The
 -- host's digest always matches its VMs, and the host is marked if anything has changed.
 -- ARGV: host, asof (µs), mode, then
---   upsert, replace: for each VM: VM, digest (16 hex digits), JSON; replace also removes VMs that are not named
+--   upsert, replace: for each VM: VM, digest (16 hex digits), text; replace also removes VMs that are not named
 --   remove: VMs
 -- Answers {1 if anything has changed, the VMs that were removed}.
 local P, host, mode = KEYS[1], ARGV[1], ARGV[3]
@@ -46,22 +46,22 @@ if mode == 'remove' then
 else
   local named = {}
   for i = 4, #ARGV, 3 do
-    local vm, digest, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local vm, digest, text = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     named[vm] = true
     local old = redis.call('HGET', V, vm)
     if old then
       local at, was, from = string.match(old, '^(%d+)|(%x+)|()')
       if tonumber(at) <= asof then
-        if was ~= digest or string.sub(old, from) ~= json then
+        if was ~= digest or string.sub(old, from) ~= text then
           add(was, -1)
           add(digest, 1)
           changed = true
         end
-        redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. json)
+        redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. text)
       end
     elseif complete <= asof then
       add(digest, 1)
-      redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. json)
+      redis.call('HSET', V, vm, ARGV[2] .. '|' .. digest .. '|' .. text)
       changed = true
     end
   end

@@ -26,50 +26,72 @@ local function count(id, value)
   if put(P, id, host, value) then judge[#judge + 1] = id end
 end
 
-local epoch, gen, agen = v[3] or '', tonumber(v[4] or '0'), tonumber(ARGV[7])
-local current = ARGV[6] == epoch and agen == gen and ARGV[8] == (v[5] or '') and epoch ~= ''
-if current then
-  for _, id in ipairs(redis.call('SMEMBERS', rm)) do count(id, '') end
-  redis.call('DEL', rm, add)
-end
--- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
-local earlier = not current and ARGV[6] == epoch and agen < gen
-
 local function all(key)
   local flat, out = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
 end
 local old, places, new = all(st), all(on), all(add)
-local is, flat = {}, {}
-for i = 11, #ARGV, 6 do
-  local id, rev, status = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if places['m' .. id] then
-    local since = string.format('%.0f', now)
-    if old[id] then
-      local from, word = string.match(old[id], '^(%d+)|%d+|([%u_]+)|')
-      if word == status then since = from end
+
+-- What an instrumentation counts for depends on its place, on the zones that no applied document has had, and on its status.
+-- Commits count when a place changes; recount has those whose zones or status change here.
+local recount = {}
+
+local epoch, gen, agen = v[3] or '', tonumber(v[4] or '0'), tonumber(ARGV[7])
+local current = ARGV[6] == epoch and agen == gen and ARGV[8] == (v[5] or '') and epoch ~= ''
+if current then
+  for _, id in ipairs(redis.call('SMEMBERS', rm)) do count(id, '') end
+  for id in pairs(new) do recount[id] = true end
+  redis.call('DEL', rm, add)
+  new = {}
+end
+-- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
+local earlier = not current and ARGV[6] == epoch and agen < gen
+if earlier then
+  for id in pairs(new) do
+    local cepoch, cgen = string.match(places['m' .. id] or '', '|(%x+)|(%d+)|')
+    -- Epochs before ours are behind every document of this one.
+    if cepoch and (cepoch < epoch or agen >= tonumber(cgen)) then
+      redis.call('HDEL', add, id)
+      new[id] = nil
+      recount[id] = true
     end
-    is[id] = since .. '|' .. rev .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4] .. ARGV[i + 5]
-    flat[#flat + 1] = id
-    flat[#flat + 1] = is[id]
   end
 end
-redis.call('DEL', st)
-for from = 1, #flat, 1000 do redis.call('HSET', st, unpack(flat, from, math.min(from + 999, #flat))) end
 
-for name, place in pairs(places) do
-  if string.sub(name, 1, 1) == 'm' then
-    local id = string.sub(name, 2)
-    local rev, cepoch, cgen, expected = string.match(place, '^(-?%d+)|(%x+)|(%d+)|(%d+)$')
-    local added = new[id] or ''
-    -- Epochs before ours are behind every document of this one.
-    if added ~= '' and earlier and (cepoch < epoch or agen >= tonumber(cgen)) then
-      redis.call('HDEL', add, id)
-      added = ''
+local is, flat = {}, {}
+for i = 11, #ARGV, 6 do
+  local id, status = ARGV[i], ARGV[i + 2]
+  if places['m' .. id] then
+    local fares = '|' .. ARGV[i + 1] .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4]
+    local since, was = nil, old[id]
+    if was then
+      local from, word = string.match(was, '^(%d+)|%d+|([%u_]+)|')
+      if word == status then since = from end
+      if not since or string.sub(was, #since + 1, #since + #fares) ~= fares then recount[id] = true end
+    else
+      recount[id] = true
     end
+    is[id] = (since or string.format('%.0f', now)) .. fares .. ARGV[i + 5]
+    if is[id] ~= was then
+      flat[#flat + 1] = id
+      flat[#flat + 1] = is[id]
+    end
+  end
+end
+for from = 1, #flat, 1000 do redis.call('HSET', st, unpack(flat, from, math.min(from + 999, #flat))) end
+for id in pairs(old) do
+  if not is[id] then
+    redis.call('HDEL', st, id)
+    recount[id] = true
+  end
+end
+
+for id in pairs(recount) do
+  local rev, expected = string.match(places['m' .. id] or '', '^(-?%d+)|%x+|%d+|(%d+)$')
+  if rev then
     expected = tonumber(expected)
-    count(id, pack(expected, counts(tonumber(rev), expected, places['v' .. id] or '', added, is[id])))
+    count(id, pack(expected, counts(tonumber(rev), expected, places['v' .. id] or '', new[id] or '', is[id])))
   end
 end
 return {1, 0, judge}

@@ -1,13 +1,16 @@
--- Walks an index, or several whose members it merges, and returns the ids that are in one index of each other group too.
--- One run looks at no more than `budget` members, so it never holds the server for long.
--- ARGV: up (1) or down (0), low, high (as ZRANGEBYLEX takes them), most ids, budget, then each group: count, index names;
---       the first group is the one that is walked
+-- Walks an index, or several whose members it merges, and returns the ids that are in one index of each group too. The
+-- smallest group is the one that is walked. It reads no more than it is likely to need, and one run looks at no more than
+-- `budget` members, so it never holds the server for long.
+-- ARGV: up (1) or down (0), low, high (as ZRANGEBYLEX takes them), most ids, budget,
+--       what is wanted (r: ids and records; n: the number of ids),
+--       an id to look for in every group ('' none), then each group: count, index names
 -- Merged indexes are sorted here, by the server's collation: ids are of one length and one case, so it is that of bytes.
--- Answers {the id to go on from, '' at the end; ids}.
+-- Answers {the id to go on from, '' at the end; ids, or their number; their records; whether every group has the id to look
+-- for}.
 local P = KEYS[1]
 local up, low, high = ARGV[1] == '1', ARGV[2], ARGV[3]
 local most, budget = tonumber(ARGV[4]), tonumber(ARGV[5])
-local groups, i = {}, 6
+local groups, i = {}, 8
 while i <= #ARGV do
   local n = tonumber(ARGV[i])
   local g = {}
@@ -16,22 +19,36 @@ while i <= #ARGV do
   i = i + n + 1
 end
 
-local ids = {}
-for _, key in ipairs(groups[1]) do
-  local part
-  if up then
-    part = redis.call('ZRANGEBYLEX', key, low, high, 'LIMIT', 0, budget)
-  else
-    part = redis.call('ZREVRANGEBYLEX', key, high, low, 'LIMIT', 0, budget)
+if #groups > 1 then
+  local best, least = 1, nil
+  for n, g in ipairs(groups) do
+    local size = 0
+    for _, key in ipairs(g) do size = size + redis.call('ZCARD', key) end
+    if not least or size < least then best, least = n, size end
   end
-  for _, id in ipairs(part) do ids[#ids + 1] = id end
+  groups[1], groups[best] = groups[best], groups[1]
 end
-if #groups[1] > 1 then
+
+-- The next n ids of the walk.
+local function walk(n)
+  local ids = {}
+  for _, key in ipairs(groups[1]) do
+    local part
+    if up then
+      part = redis.call('ZRANGEBYLEX', key, low, high, 'LIMIT', 0, n)
+    else
+      part = redis.call('ZREVRANGEBYLEX', key, high, low, 'LIMIT', 0, n)
+    end
+    if #groups[1] == 1 then return part end
+    for _, id in ipairs(part) do ids[#ids + 1] = id end
+  end
   if up then
     table.sort(ids)
   else
     table.sort(ids, function(a, b) return a > b end)
   end
+  for j = #ids, n + 1, -1 do ids[j] = nil end
+  return ids
 end
 
 -- Those of a list that are in one index of the group, in their order.
@@ -48,15 +65,50 @@ local function within(group, list)
   return kept
 end
 
-local found, looked = {}, math.min(#ids, budget)
-for from = 1, looked, 250 do
-  local part = {}
-  for n = from, math.min(from + 249, looked) do part[#part + 1] = ids[n] end
-  for g = 2, #groups do part = within(groups[g], part) end
-  for _, id in ipairs(part) do
-    found[#found + 1] = id
-    if #found == most then return {id, found} end
+local found, looked, size, from = {}, 0, math.min(most, budget), nil
+while not from do
+  local ids = walk(size)
+  for first = 1, #ids, 250 do
+    local part = {}
+    for n = first, math.min(first + 249, #ids) do part[#part + 1] = ids[n] end
+    for g = 2, #groups do part = within(groups[g], part) end
+    for _, id in ipairs(part) do
+      if #found < most then
+        found[#found + 1] = id
+        if #found == most then from = id end
+      end
+    end
+    if from then break end
+  end
+  looked = looked + #ids
+  if not from then
+    if #ids < size then
+      from = ''
+    elseif looked >= budget then
+      from = ids[#ids]
+    elseif up then
+      low = '(' .. ids[#ids]
+    else
+      high = '(' .. ids[#ids]
+    end
+    size = math.min(math.max(4 * size, 400), budget - looked)
   end
 end
-if #ids < budget then return {'', found} end
-return {ids[looked], found}
+
+if ARGV[6] == 'n' then return {from, #found} end
+local records = {}
+for first = 1, #found, 250 do
+  for _, r in ipairs(redis.call('HMGET', P .. 'rec', unpack(found, first, math.min(first + 249, #found)))) do
+    records[#records + 1] = r or ''
+  end
+end
+
+local known = 1
+if ARGV[7] ~= '' then
+  for _, g in ipairs(groups) do
+    local has = false
+    for _, key in ipairs(g) do has = has or redis.call('ZSCORE', key, ARGV[7]) end
+    if not has then known = 0 end
+  end
+end
+return {from, found, records, known}

@@ -8,7 +8,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -26,7 +25,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"iapi/catalog"
-	"iapi/delivery"
 	"iapi/graph"
 	"iapi/identity"
 	"iapi/instrumentation"
@@ -35,6 +33,7 @@ import (
 	"iapi/inventory/vmapitest"
 	"iapi/measure"
 	"iapi/store"
+	"iapi/wiring"
 	"iapi/worker"
 )
 
@@ -87,27 +86,20 @@ func front(t testing.TB, st *store.Store, change func(*graph.Options)) (*system,
 	policy := instrumentation.DefaultPolicy()
 	policy.Instrumentations = 1_000_000
 	policy.DefaultTargets = []measure.Target{{Kind: measure.Statsd, Address: "stats.example.com:8125"}}
-	tokens := credentials{st}
-	service, err := instrumentation.New(instrumentation.Options{
-		Store: st, Queue: worker.NewQueue(st.Client(), st), Previewer: w, Agents: tokens, Catalog: definitions, Policy: policy, Logger: log,
-	})
+	api, err := wiring.New(t.Context(), wiring.Options{Store: st, Previewer: w, Catalog: definitions, Policy: policy, Logger: log},
+		func(o *graph.Options) {
+			o.Authenticator = identity.Chain(log, operators{}, identity.AgentToken{Tokens: wiring.Credentials{Store: st}}, s.issuer(t, log))
+			if change != nil {
+				change(o)
+			}
+		})
 	require.NoError(t, err)
-	hub := delivery.New(source{st}, delivery.Options{Logger: log})
-	o := graph.Options{
-		Service: service, Delivery: hub, Records: st, JoinTokens: tokens, Ready: st.Ready, Logger: log,
-		Authenticator: identity.Chain(log, operators{}, identity.AgentToken{Tokens: tokens}, s.issuer(t, log)),
-	}
-	if change != nil {
-		change(&o)
-	}
-	s.server, err = graph.New(o)
-	require.NoError(t, err)
+	s.server = api.Server
 	door := httptest.NewServer(s.server)
 	s.url = door.URL
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = hub.Run(ctx) })
-	running.Go(func() { _ = s.server.Run(ctx) })
+	running.Go(func() { _ = api.Run(ctx) })
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
 		shut, done := context.WithTimeout(context.Background(), 5*time.Second)
@@ -282,76 +274,6 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// source lets delivery read and write the store.
-type source struct{ *store.Store }
-
-func (s source) WatchDocuments(ctx context.Context, fn func([]delivery.Change, bool)) error {
-	return s.Store.WatchDocuments(ctx, func(changes []store.DocChange, gap bool) {
-		out := make([]delivery.Change, len(changes))
-		for i, c := range changes {
-			out[i] = delivery.Change{Host: c.Host, Version: c.Version, Kind: delivery.Kind(c.Kind), Session: c.Session}
-		}
-		fn(out, gap)
-	})
-}
-
-func (s source) Knows(ctx context.Context, host uuid.UUID) (bool, error) {
-	f, err := s.Facts(ctx, host)
-	return f.Known, err
-}
-
-func (s source) ReportBatch(ctx context.Context, reports []delivery.Report) ([]delivery.ReportResult, error) {
-	in := make([]store.Report, len(reports))
-	for i, r := range reports {
-		in[i] = store.Report{Host: r.Host, Session: r.Session, Sequence: r.Sequence, AgentVersion: r.AgentVersion, Capabilities: r.Capabilities, Applied: r.Applied}
-		for _, st := range r.Instrumentations {
-			in[i].Instrumentations = append(in[i].Instrumentations, store.Status(st))
-		}
-		for _, st := range r.Targets {
-			in[i].Targets = append(in[i].Targets, store.TargetStatus(st))
-		}
-	}
-	results, err := s.Store.ReportBatch(ctx, in)
-	out := make([]delivery.ReportResult, len(results))
-	for i, r := range results {
-		out[i] = delivery.ReportResult{Accepted: r.Accepted, Superseded: r.Superseded}
-	}
-	return out, err
-}
-
-var _ delivery.Source = source{}
-
-// credentials are the agents' in the store.
-type credentials struct{ store *store.Store }
-
-func (c credentials) CreateJoinToken(ctx context.Context, host uuid.UUID, ttl time.Duration) (string, error) {
-	token, hash := identity.NewJoinToken()
-	return token, c.store.PutJoinToken(ctx, hash, host, ttl)
-}
-
-func (c credentials) RevokeAgent(ctx context.Context, host uuid.UUID) error {
-	return c.store.RevokeAgent(ctx, host)
-}
-
-func (c credentials) Lookup(ctx context.Context, hash string) (uuid.UUID, bool, error) {
-	host, err := c.store.AgentHost(ctx, hash)
-	if errors.Is(err, store.ErrToken) {
-		return uuid.Nil, false, nil
-	}
-	return host, err == nil, err
-}
-
-func (c credentials) Redeem(ctx context.Context, host uuid.UUID, join, agent string) (bool, error) {
-	of, err := c.store.JoinHost(ctx, join)
-	if err == nil && of == host {
-		_, err = c.store.Redeem(ctx, join, agent)
-	}
-	if errors.Is(err, store.ErrToken) {
-		return false, nil
-	}
-	return err == nil && of == host, err
 }
 
 // placedVM is a machine of an owner on a host.

@@ -31,6 +31,10 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(driverEnv) != "" {
+		drive()
+		return
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "iapi-e2e-*")
 		if err != nil {
@@ -38,6 +42,10 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil { // others than root run it too
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		binary = filepath.Join(dir, "iapi")
 		build := exec.Command("go", "build", "-race", "-o", binary, "iapi/cmd/iapi")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -247,6 +255,20 @@ type event struct {
 	Host      string
 	Partial   bool
 	Fields    map[string]string
+	Dist      map[string][]bucket
+}
+
+// bucket is a range of values, both ends inclusive, and how many were in it.
+type bucket struct{ Low, High, Count int64 }
+
+// UnmarshalJSON reads [[low,high],count].
+func (b *bucket) UnmarshalJSON(text []byte) error {
+	var bounds [2]int64
+	if err := json.Unmarshal(text, &[]any{&bounds, &b.Count}); err != nil {
+		return err
+	}
+	b.Low, b.High = bounds[0], bounds[1]
+	return nil
 }
 
 // watch returns the events of some seconds.
@@ -273,6 +295,8 @@ func parseEvents(t *testing.T, lines string) []event {
 				require.NoError(t, json.Unmarshal(raw, &e.Host))
 			case "partial":
 				require.NoError(t, json.Unmarshal(raw, &e.Partial))
+			case "dist":
+				require.NoError(t, json.Unmarshal(raw, &e.Dist))
 			default:
 				var text string
 				if json.Unmarshal(raw, &text) == nil {

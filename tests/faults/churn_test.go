@@ -48,11 +48,12 @@ type churn struct {
 // TestChurnUnderFaults changes instrumentations and VMs while parts are killed, the store is paused, connections break and
 // frames are harmed. Then everything must be as a simple model says, and the history must be lawful.
 func TestChurnUnderFaults(t *testing.T) {
-	long, hosts := 20*time.Second, 40
+	t.Parallel()
+	long, hosts := time.Minute, 40
 	if proving() {
 		long, hosts = 10*time.Minute, 200
 	}
-	const seed = 20_26
+	const seed, patience = 20_26, 40 * time.Second
 	c := &churn{
 		service: start(t, hosts, 2, cloud.Options{Workers: 2, WorkerFlags: []string{"--sweep-every", "5s"}}), h: newHistory(),
 		live: map[string]wish{}, dying: map[string]bool{}, tags: map[uuid.UUID]string{}, faults: map[string]int{},
@@ -70,7 +71,8 @@ func TestChurnUnderFaults(t *testing.T) {
 			stop()
 		}
 	})
-	c.settle(30 * time.Second)
+	c.durable()
+	c.settle(patience)
 	quiet := c.size()
 
 	ctx, cancel := context.WithTimeout(c.ctx, long)
@@ -83,7 +85,7 @@ func TestChurnUnderFaults(t *testing.T) {
 	t.Logf("faults: %v; %d live, %d deleted, %d creates unanswered", c.faults, len(c.live), c.deleted, c.unsure)
 	require.Greater(t, len(c.live)+c.deleted, 10, "there was churn")
 
-	c.settle(40 * time.Second)
+	c.settle(patience)
 	c.lawful(c.h)
 
 	for id := range maps.Clone(c.live) {
@@ -91,7 +93,7 @@ func TestChurnUnderFaults(t *testing.T) {
 		delete(c.live, id)
 		c.dying[id] = true
 	}
-	c.settle(40 * time.Second)
+	c.settle(patience)
 	c.lawful(c.h)
 	c.notGrown(quiet, c.size())
 }
@@ -99,7 +101,7 @@ func TestChurnUnderFaults(t *testing.T) {
 // startAgent starts the agent of a host, with what it ran before.
 func (c *churn) startAgent(i int, known session.Assignment) {
 	a, err := sim.New(sim.Options{Host: c.Hosts[i], Token: c.tokens[i], Servers: []string{c.proxies[0].URL, c.proxies[1].URL},
-		Seed: 1, Known: known, Observer: c.h.observer()})
+		Seed: 1, Known: known, Observer: c.h.observer(), Pace: pace})
 	require.NoError(c.t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.ctx))
 	var running sync.WaitGroup
@@ -240,9 +242,11 @@ func (c *churn) damage(ctx context.Context, dice *rand.Rand) {
 	plans := []faultPlan{
 		{},
 		{Replay: 0.3},
+		{Reorder: 0.3},
+		{CutAfter: 3000},
 		{Delay: 0.5, DelayMost: 300 * time.Millisecond},
 		{Halve: 0.3, Cut: 0.02},
-		{Replay: 0.1, Delay: 0.1, DelayMost: 100 * time.Millisecond, Halve: 0.1, Cut: 0.01},
+		{Replay: 0.1, Reorder: 0.1, Delay: 0.1, DelayMost: 100 * time.Millisecond, Halve: 0.1, Cut: 0.01},
 	}
 	faults := []struct {
 		name string
@@ -252,7 +256,13 @@ func (c *churn) damage(ctx context.Context, dice *rand.Rand) {
 		{"api killed", func() { c.killAPI(dice.IntN(2)) }},
 		{"worker killed", func() { c.killWorker(dice.IntN(2)) }},
 		{"store paused", func() { c.pauseStore(ctx, time.Duration(200+dice.IntN(1500))*time.Millisecond) }},
+		{"store killed", c.killStore},
 		{"connections broken", func() { c.proxies[dice.IntN(2)].dropAll() }},
+		{"websockets blocked", func() {
+			p := c.proxies[dice.IntN(2)]
+			p.plan.Store(&faultPlan{Blocked: true})
+			p.dropAll()
+		}},
 		{"agents restarted", func() { c.restartAgents(dice) }},
 	}
 	for i := 0; ctx.Err() == nil; i++ {
@@ -294,6 +304,21 @@ func (c *churn) pauseStore(ctx context.Context, long time.Duration) {
 	case <-time.After(long):
 	}
 	require.NoError(c.t, c.Redis.Resume())
+}
+
+// durable has the store write before it answers, so that no answer is lost when it is killed.
+func (c *churn) durable() {
+	c.eventually(30*time.Second, "the store writes at once", func() error {
+		return c.Store.Client().ConfigSet(c.ctx, "appendfsync", "always").Err()
+	})
+}
+
+func (c *churn) killStore() {
+	c.Redis.Kill()
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	require.NoError(c.t, c.StartRedis(ctx))
+	c.durable()
 }
 
 func (c *churn) restartAgents(dice *rand.Rand) {

@@ -53,7 +53,10 @@ type service struct {
 // start starts a service until the test ends. Without a redis-server the test is left out; in CI it fails instead.
 func start(t *testing.T, hosts, apis int, o cloud.Options) *service {
 	t.Helper()
-	o.Binary, o.Dir, o.Hosts, o.VMs = program, t.TempDir(), hosts, 2
+	o.Binary, o.Dir, o.Hosts = program, t.TempDir(), hosts
+	if o.VMs == 0 {
+		o.VMs = 2
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c, err := cloud.New(ctx, o)
@@ -93,10 +96,14 @@ func processes(c *cloud.Cloud) []*cloud.Process {
 	return out
 }
 
+// pace is that of agents in a test, which has little time.
+var pace = sim.Pace{PollEvery: 300 * time.Millisecond, PollFor: 2 * time.Second, RetryMost: 5 * time.Second}
+
 // connect starts an agent for each host until the test ends, and waits until each has an assignment.
 func (s *service) connect(servers []string, observer sim.Observer) *sim.Fleet {
 	s.t.Helper()
-	f, err := sim.StartFleet(s.ctx, sim.FleetOptions{Hosts: s.Hosts, Tokens: s.tokens, Servers: servers, Seed: 1, Observer: observer})
+	f, err := sim.StartFleet(s.ctx, sim.FleetOptions{Hosts: s.Hosts, Tokens: s.tokens, Servers: servers, Seed: 1, Observer: observer,
+		Pace: pace})
 	require.NoError(s.t, err)
 	s.t.Cleanup(f.Stop)
 	select {

@@ -22,12 +22,15 @@ import (
 
 // faultPlan is what a proxy does to frames. Each member is the chance that it happens to one frame.
 type faultPlan struct {
-	Replay float64 // the frame is sent again at once, or after a later one
-	Delay  float64 // it waits up to DelayMost
-	Halve  float64 // it comes in two parts
-	Cut    float64 // only a part comes, and the connection ends
+	Replay  float64 // the frame is sent again at once, or after a later one
+	Reorder float64 // it comes after the one that follows it
+	Delay   float64 // it waits up to DelayMost
+	Halve   float64 // it comes in two parts
+	Cut     float64 // only a part comes, and the connection ends
 
 	DelayMost time.Duration
+	CutAfter  int64 // each direction of a connection ends after so many bytes; 0: never
+	Blocked   bool  // websockets are not opened; plain requests pass
 }
 
 // proxy stands between agents and one API. It reads the frames of websockets, does to them what its plan says, and notes
@@ -45,7 +48,7 @@ type proxy struct {
 	// noted is told of each assignment that the API sends and of each subscription of an agent; nil: nobody is.
 	noted func(kind kind, host uuid.UUID, v agentdoc.Assignment)
 
-	replayed, delayed, halved, cut atomic.Int64
+	replayed, reordered, delayed, halved, cut, plain atomic.Int64
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -111,10 +114,18 @@ func (p *proxy) pass(agent net.Conn) {
 	if err != nil {
 		return
 	}
+	framed := strings.Contains(strings.ToLower(request), "upgrade: websocket")
+	if framed && p.plan.Load().Blocked {
+		_, _ = io.WriteString(agent, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		return
+	}
+	if !framed { // so that what follows on a connection is looked at too
+		p.plain.Add(1)
+		request = strings.Replace(request, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+	}
 	if _, err := io.WriteString(api, request); err != nil {
 		return
 	}
-	framed := strings.Contains(strings.ToLower(request), "upgrade: websocket")
 	if framed {
 		response, err := head(down)
 		if err != nil {
@@ -140,62 +151,126 @@ func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64,
 		_, _ = io.Copy(to, from)
 		return
 	}
-	dice := rand.New(rand.NewPCG(p.seed, stream))
-	var old []byte // a frame that comes again after some later ones
-	wait := 0      // how many of them are still to come
+	frames, done := make(chan passing), make(chan struct{})
+	defer close(done)
+	p.all.Go(func() {
+		defer close(frames)
+		for {
+			f, err := readFrame(from)
+			if err != nil {
+				return
+			}
+			if f.op == ws.OpText {
+				note(f.payload)
+			}
+			select {
+			case frames <- f:
+			case <-done:
+				return
+			}
+		}
+	})
+	d := &direction{p: p, to: to, dice: rand.New(rand.NewPCG(p.seed, stream))}
 	for {
-		frame, op, payload, err := readFrame(from)
-		if err != nil {
+		var ok bool
+		select {
+		case f, more := <-frames:
+			ok = more && d.pass(f)
+		case <-d.due:
+			ok = d.flush()
+		}
+		if !ok {
 			return
-		}
-		if op == ws.OpText {
-			note(payload)
-		}
-		plan := p.plan.Load()
-		if dice.Float64() < plan.Delay {
-			p.delayed.Add(1)
-			time.Sleep(time.Duration(dice.Int64N(int64(plan.DelayMost) + 1)))
-		}
-		switch {
-		case dice.Float64() < plan.Cut:
-			p.cut.Add(1)
-			_, _ = to.Write(frame[:dice.IntN(len(frame))])
-			return
-		case dice.Float64() < plan.Halve:
-			p.halved.Add(1)
-			half := dice.IntN(len(frame))
-			if _, err := to.Write(frame[:half]); err != nil {
-				return
-			}
-			time.Sleep(time.Duration(dice.Int64N(int64(20 * time.Millisecond))))
-			frame = frame[half:] // never to be replayed
-			op = ws.OpContinuation
-		}
-		if _, err := to.Write(frame); err != nil {
-			return
-		}
-		switch {
-		case op != ws.OpText:
-		case old != nil:
-			if wait--; wait > 0 {
-				continue
-			}
-			p.replayed.Add(1)
-			if _, err := to.Write(old); err != nil {
-				return
-			}
-			old = nil
-		case dice.Float64() < plan.Replay:
-			if dice.IntN(4) > 0 {
-				old, wait = frame, 1+dice.IntN(8)
-				continue
-			}
-			p.replayed.Add(1)
-			if _, err := to.Write(frame); err != nil {
-				return
-			}
 		}
 	}
+}
+
+// passing is a frame on its way: as it is, and its payload in clear.
+type passing struct {
+	whole, payload []byte
+	op             ws.OpCode
+}
+
+// direction does harm to the frames of one direction of a connection.
+type direction struct {
+	p    *proxy
+	to   net.Conn
+	dice *rand.Rand
+	sent int64
+
+	old  []byte // comes again after some later frames
+	wait int    // how many of them are still to come
+	late []byte // comes after the next one, or when due
+	due  <-chan time.Time
+}
+
+// pass sends a frame on, or does not. It returns false at the end of the connection.
+func (d *direction) pass(f passing) bool {
+	plan := d.p.plan.Load()
+	frame := f.whole
+	if d.dice.Float64() < plan.Delay {
+		d.p.delayed.Add(1)
+		time.Sleep(time.Duration(d.dice.Int64N(int64(plan.DelayMost) + 1)))
+	}
+	switch {
+	case plan.CutAfter > 0 && d.sent+int64(len(frame)) > plan.CutAfter:
+		d.p.cut.Add(1)
+		_, _ = d.to.Write(frame[:max(plan.CutAfter-d.sent, 0)])
+		return false
+	case d.dice.Float64() < plan.Cut:
+		d.p.cut.Add(1)
+		_, _ = d.to.Write(frame[:d.dice.IntN(len(frame))])
+		return false
+	case f.op == ws.OpText && d.late == nil && d.dice.Float64() < plan.Reorder:
+		d.late, d.due = frame, time.After(200*time.Millisecond) // if nothing follows
+		return true
+	case d.dice.Float64() < plan.Halve:
+		d.p.halved.Add(1)
+		half := d.dice.IntN(len(frame))
+		if !d.write(frame[:half]) {
+			return false
+		}
+		time.Sleep(time.Duration(d.dice.Int64N(int64(20 * time.Millisecond))))
+		if !d.write(frame[half:]) {
+			return false
+		}
+		return d.flush()
+	}
+	if d.late != nil {
+		d.p.reordered.Add(1)
+	}
+	return d.write(frame) && d.flush() && (f.op != ws.OpText || d.again(frame, plan))
+}
+
+// flush sends what was held back.
+func (d *direction) flush() bool {
+	late := d.late
+	d.late, d.due = nil, nil
+	return late == nil || d.write(late)
+}
+
+// again sends a frame twice, or keeps it until some others have passed.
+func (d *direction) again(frame []byte, plan *faultPlan) bool {
+	switch {
+	case d.old != nil:
+		if d.wait--; d.wait > 0 {
+			return true
+		}
+		frame, d.old = d.old, nil
+	case d.dice.Float64() >= plan.Replay:
+		return true
+	case d.dice.IntN(4) > 0:
+		d.old, d.wait = frame, 1+d.dice.IntN(8)
+		return true
+	}
+	d.p.replayed.Add(1)
+	return d.write(frame)
+}
+
+func (d *direction) write(b []byte) bool {
+	n, err := d.to.Write(b)
+	d.sent += int64(n)
+	return err == nil
 }
 
 func (p *proxy) noteDown(payload []byte) {
@@ -240,23 +315,24 @@ func head(r *bufio.Reader) (string, error) {
 	}
 }
 
-// readFrame reads a whole frame: as it is, and its payload in clear.
-func readFrame(r io.Reader) (frame []byte, op ws.OpCode, payload []byte, err error) {
+// readFrame reads a whole frame.
+func readFrame(r io.Reader) (f passing, err error) {
 	h, err := ws.ReadHeader(r)
 	if err != nil {
-		return nil, 0, nil, err
+		return f, err
 	}
-	payload = make([]byte, h.Length)
-	if _, err := io.ReadFull(r, payload); err != nil {
-		return nil, 0, nil, err
+	f.op, f.payload = h.OpCode, make([]byte, h.Length)
+	if _, err := io.ReadFull(r, f.payload); err != nil {
+		return f, err
 	}
 	var whole bytes.Buffer
 	if err := ws.WriteHeader(&whole, h); err != nil {
-		return nil, 0, nil, err
+		return f, err
 	}
-	whole.Write(payload)
+	whole.Write(f.payload)
 	if h.Masked {
-		ws.Cipher(payload, h.Mask, 0)
+		ws.Cipher(f.payload, h.Mask, 0)
 	}
-	return whole.Bytes(), h.OpCode, payload, nil
+	f.whole = whole.Bytes()
+	return f, nil
 }

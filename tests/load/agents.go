@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -145,6 +146,7 @@ func (c agentsCmd) Run(ctx context.Context, s streams) (err error) {
 		return fmt.Errorf("make a directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // the agents' memory is not measured, and what they use the servers lack
 	l := &load{agentsCmd: c, errs: s.errs, dir: dir}
 	l.result = newResult(c)
 	if len(c.Phases) > 0 {
@@ -216,7 +218,11 @@ func (l *load) base(ctx context.Context) error {
 	if l.tokens, err = l.cloud.Credentials(ctx); err != nil {
 		return err
 	}
-	return l.cloud.Assigned(ctx, l.Base)
+	if err := l.cloud.Assigned(ctx, l.Base); err != nil {
+		return err
+	}
+	l.say("waiting until the first sweep is over")
+	return l.cloud.Settled(ctx)
 }
 
 func (l *load) measure(ctx context.Context) error {

@@ -6,9 +6,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"iapi/tests/load/cloud"
 	"iapi/tests/load/debugport"
@@ -40,6 +43,7 @@ func (l *load) connect(ctx context.Context) error {
 		return err
 	}
 	l.say("connecting %d agents", l.Count)
+	profiled := l.profileCPU(ctx, "connect")
 	m, start := l.meter(), time.Now()
 	if err := l.startFleet(ctx); err != nil {
 		return err
@@ -48,6 +52,9 @@ func (l *load) connect(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(start)
+	if err := profiled(); err != nil {
+		return err
+	}
 	there, err := api.Usage(ctx, "")
 	if err != nil {
 		return err
@@ -217,7 +224,10 @@ func (l *load) all(ctx context.Context) error {
 	var cpu [4][]float64
 	for round := range l.Rounds {
 		l.say("changing all hosts, round %d of %d", round+1, l.Rounds)
-		profiled := l.profileCPU(ctx, round)
+		profiled := func() error { return nil }
+		if round == 0 {
+			profiled = l.profileCPU(ctx, "all")
+		}
 		before, err := l.used(ctx)
 		if err != nil {
 			return err
@@ -247,21 +257,34 @@ func (l *load) all(ctx context.Context) error {
 	return nil
 }
 
-// profileCPU profiles API and worker during the first round, for a few seconds.
-func (l *load) profileCPU(ctx context.Context, round int) (wait func() error) {
-	if l.Profile == "" || round > 0 {
+// profileCPU profiles API, worker and agents for a few seconds, into files that are named after the phase.
+func (l *load) profileCPU(ctx context.Context, phase string) (wait func() error) {
+	if l.Profile == "" {
 		return func() error { return nil }
 	}
-	errs := make(chan error, 2)
-	go func() { errs <- l.profile(ctx, l.cloud.APIs[0].Process, "profile?seconds=3", "api-all.cpu") }()
-	go func() { errs <- l.profile(ctx, l.cloud.Workers[0], "profile?seconds=3", "worker-all.cpu") }()
-	return func() error {
-		first, second := <-errs, <-errs
-		if first != nil {
-			return first
-		}
-		return second
+	const long = 3
+	var all errgroup.Group
+	for name, p := range map[string]*cloud.Process{"api": l.cloud.APIs[0].Process, "worker": l.cloud.Workers[0]} {
+		all.Go(func() error { return l.profile(ctx, p, fmt.Sprintf("profile?seconds=%d", long), name+"-"+phase+".cpu") })
 	}
+	all.Go(func() error {
+		f, err := os.Create(filepath.Join(l.Profile, "agents-"+phase+".cpu"))
+		if err != nil {
+			return fmt.Errorf("profile the agents: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("profile the agents: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(long * time.Second):
+			return nil
+		}
+	})
+	return all.Wait
 }
 
 // used is the processor time that the first API, the worker, the store and the agents have used.

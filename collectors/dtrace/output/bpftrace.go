@@ -64,12 +64,49 @@ func (r *reader) bpftraceLine(line []byte) {
 	}
 }
 
-// bpftraceRow takes a key apart. Its parts are joined by commas, which only the last may hold.
+// bpftraceRow takes a key apart. Its parts are joined by commas, which only the last may hold, and stacks. A stack is
+// empty, or lines of which each ends with the line's end, so that a comma after one is not its own.
 func (r *reader) bpftraceRow(key string, amount int64) {
-	parts := strings.SplitN(key, ",", r.Keys+1)
-	if len(parts) == r.Keys+1 {
-		r.current.Rows = append(r.current.Rows, Row{Zone: parts[0], Keys: parts[1:], Amount: amount})
+	plain := r.Keys + 1
+	if r.Stacks > 0 {
+		plain -= r.Stacks - 1
+		if r.Text {
+			plain--
+		}
 	}
+	parts := strings.SplitN(key, ",", plain)
+	if len(parts) != plain {
+		return
+	}
+	if r.Stacks > 0 {
+		rest := parts[plain-1]
+		parts = parts[:plain-1]
+		for i := range r.Stacks {
+			stack, after, more := rest, "", false
+			if i < r.Stacks-1 || r.Text {
+				if stack, after, more = cutStack(rest); !more {
+					return
+				}
+			}
+			parts = append(parts, stack)
+			rest = after
+		}
+		if r.Text {
+			parts = append(parts, rest)
+		}
+	}
+	r.current.Rows = append(r.current.Rows, Row{Zone: parts[0], Keys: parts[1:], Amount: amount})
+}
+
+// cutStack splits at the comma after a stack.
+func cutStack(text string) (stack, rest string, found bool) {
+	if rest, found = strings.CutPrefix(text, ","); found {
+		return "", rest, true
+	}
+	if stack, rest, found = strings.Cut(text, "\n,"); !found {
+		return "", "", false
+	}
+	return stack + "\n", rest, true
 }
 
 func jsonInteger(text []byte) (int64, []byte, bool) {

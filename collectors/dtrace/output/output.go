@@ -35,6 +35,8 @@ const (
 // Handler takes what is read.
 type Handler struct {
 	Keys     int // parts of a row's key, without the zone
+	Stacks   int // how many of them are stacks: the last ones, or those before one text if Text
+	Text     bool
 	Started  func()
 	Interval func(Interval)
 }

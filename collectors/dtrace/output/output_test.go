@@ -53,6 +53,10 @@ func TestRecordedOutput(t *testing.T) {
 	}{
 		{"testdata/names.json", readBpftrace, 1},
 		{"testdata/latency.json", readBpftrace, 2},
+		{"testdata/stacks.json", reading(func(r *strings.Reader, h Handler) error {
+			h.Stacks, h.Text = 2, true
+			return Bpftrace(r, h)
+		}), 4},
 		{"testdata/dtrace.txt", readD, 2},
 	} {
 		text, err := os.ReadFile(c.file)
@@ -89,6 +93,27 @@ func TestOnlyTheLastPartHoldsCommas(t *testing.T) {
 	require.Equal(t, []Row{
 		{"3", []string{"1100", "a,b"}, 1}, {"3", []string{"1200", ""}, 2}, {"3", []string{"1", "1000,bash"}, 5},
 	}, intervals[0].Rows, "keys with too few parts are no rows")
+}
+
+func TestStacksAreTakenApart(t *testing.T) {
+	const kernel, user = `\n\tffff do_syscall_64+113\n\tffff entry+118\n`, `\n\t41 a(int, char)+1 (/bin/a,b)\n`
+	rows := `"0,7,` + kernel + `,` + user + `,a,b": 1, "0,7,,` + user + `,x": 2, "0,7,,,": 3, "0,7,` + kernel + `": 4, "0,7": 5, "0,7,` + kernel + `,,y": 6`
+	read := reading(func(r *strings.Reader, h Handler) error {
+		h.Keys, h.Stacks, h.Text = 4, 2, true
+		return Bpftrace(r, h)
+	})
+	intervals, _ := read(printf("B 10")+maps("@a", rows)+printf("E"), 4)
+	plain := strings.NewReplacer(`\n`, "\n", `\t`, "\t")
+	k, u := plain.Replace(kernel), plain.Replace(user)
+	require.Equal(t, []Row{
+		{"0", []string{"7", k, u, "a,b"}, 1}, {"0", []string{"7", "", u, "x"}, 2}, {"0", []string{"7", "", "", ""}, 3}, {"0", []string{"7", k, "", "y"}, 6},
+	}, intervals[0].Rows)
+	read = reading(func(r *strings.Reader, h Handler) error {
+		h.Keys, h.Stacks = 1, 1
+		return Bpftrace(r, h)
+	})
+	intervals, _ = read(printf("B 10")+maps("@a", `"3,`+user+`": 1, "3,": 2`)+printf("E"), 1)
+	require.Equal(t, []Row{{"3", []string{u}, 1}, {"3", []string{""}, 2}}, intervals[0].Rows)
 }
 
 func TestBytesComeBackAsTheyWere(t *testing.T) {
@@ -149,7 +174,7 @@ func TestRecordsOfDAreNotForged(t *testing.T) {
 }
 
 // Whatever is printed, what is read is bounded by it, and its rows have all their parts.
-func fuzz(f *testing.F, read read, recorded ...string) {
+func fuzz(f *testing.F, read read, keys int, recorded ...string) {
 	for _, file := range recorded {
 		text, err := os.ReadFile(file)
 		require.NoError(f, err)
@@ -159,13 +184,16 @@ func fuzz(f *testing.F, read read, recorded ...string) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		intervals, _ := read(text, 2)
+		intervals, _ := read(text, keys)
 		for _, i := range intervals {
 			require.Positive(t, i.Second)
 			size := 0
 			for _, r := range i.Rows {
-				require.Len(t, r.Keys, 2)
-				size += len(r.Zone) + len(r.Keys[0]) + len(r.Keys[1])
+				require.Len(t, r.Keys, keys)
+				size += len(r.Zone)
+				for _, key := range r.Keys {
+					size += len(key)
+				}
 			}
 			require.LessOrEqual(t, size, len(text))
 		}
@@ -173,7 +201,14 @@ func fuzz(f *testing.F, read read, recorded ...string) {
 }
 
 func FuzzBpftrace(f *testing.F) {
-	fuzz(f, readBpftrace, "testdata/names.json", "testdata/latency.json")
+	fuzz(f, readBpftrace, 2, "testdata/names.json", "testdata/latency.json")
 }
 
-func FuzzD(f *testing.F) { fuzz(f, readD, "testdata/dtrace.txt") }
+func FuzzStacks(f *testing.F) {
+	fuzz(f, reading(func(r *strings.Reader, h Handler) error {
+		h.Stacks, h.Text = 2, true
+		return Bpftrace(r, h)
+	}), 4, "testdata/stacks.json")
+}
+
+func FuzzD(f *testing.F) { fuzz(f, readD, 2, "testdata/dtrace.txt") }

@@ -34,12 +34,15 @@ func (p *Program) Text(c Clock) string {
 
 // Environment is what a bpftrace needs to run the program.
 func (p *Program) Environment() []string {
-	return []string{
+	env := []string{
 		"BPFTRACE_MAP_KEYS_MAX=" + strconv.Itoa(p.MapKeys),
 		"BPFTRACE_STRLEN=64",
 		"BPFTRACE_MAX_TYPE_RES_ITERATIONS=10", // to walk from a socket to its cgroup
-		"BPFTRACE_NO_USER_SYMBOLS=1",
 	}
+	if p.StackParts() == 0 { // else the functions of programs are looked up in their files
+		env = append(env, "BPFTRACE_NO_USER_SYMBOLS=1")
+	}
+	return env
 }
 
 // writeBpftrace writes a program that counts into one of two sets of maps. At each whole second it turns to the other set
@@ -70,7 +73,7 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 		}
 	}
 	for _, clean := range p.cleans {
-		w.line(clean.probe, " {")
+		w.line(clean.probe, filter(paren(clean.own)), " {")
 		s := clean.save
 		s.keys = clean.keys
 		w.line("  delete(", s.text(Bpftrace), ");")
@@ -122,9 +125,13 @@ func (p *Program) scopeOf() string {
 }
 
 func (p *Program) bpftraceEntry(w *writer, c clause) {
-	w.line(strings.Join(c.probes, ",\n"), filter(p.scopeOf(), paren(c.own), texts(c.early, Bpftrace)), " {")
+	scope := p.scopeOf()
+	if c.foreign() {
+		scope = ""
+	}
+	w.line(strings.Join(c.probes, ",\n"), filter(scope, paren(c.own), texts(c.early, Bpftrace)), " {")
 	for _, s := range c.saves {
-		w.line("  ", s.text(Bpftrace), " = ", s.expr, ";")
+		w.line("  ", s.forOther().text(Bpftrace), " = ", s.expr, ";")
 		if !p.wish.Whole && !s.thread && p.wish.Variant.Scope == catalog.ScopeCgroup {
 			w.line("  ", s.zone(Bpftrace), " = ", scopeText(p.wish.Variant.Scope), ";")
 		}
@@ -135,7 +142,7 @@ func (p *Program) bpftraceEntry(w *writer, c clause) {
 func (p *Program) bpftraceCount(w *writer, c clause) {
 	var required []string
 	for _, s := range c.require {
-		required = append(required, "("+s.text(Bpftrace)+")")
+		required = append(required, s.isThere(Bpftrace))
 	}
 	fromSave, isSaved := p.savedZone(c)
 	inside := c.late

@@ -27,13 +27,13 @@ func (c *compiler) compileClauses() error {
 	}
 	for i := range c.source.Clauses {
 		def := &c.source.Clauses[i]
-		out := clause{probes: def.Probes, role: def.Role, own: c.resolve(def.If)}
+		out := clause{probes: def.Probes, role: def.Role, own: c.resolve(def.If, def)}
 		for _, name := range def.Require {
 			if _, saved := c.saves[name]; !saved {
 				return collect.Errorf(collect.Failed, "nothing is saved as %s", name)
 			}
 			if kept[name] {
-				out.require = append(out.require, c.saves[name])
+				out.require = append(out.require, c.saveAt(name, def))
 			}
 		}
 		var err error
@@ -41,7 +41,7 @@ func (c *compiler) compileClauses() error {
 			for name := range def.Save {
 				if kept[name] {
 					s := c.saves[name]
-					s.expr = def.Save[name].Expr
+					s.expr = c.saved(def.Save[name])
 					out.saves = append(out.saves, s)
 				}
 			}
@@ -92,14 +92,26 @@ func (c *compiler) unneeded() map[string]bool {
 
 var savedName = regexp.MustCompile(`\$([a-z][a-z0-9_]*)`)
 
+// saveAt is what was saved, as a clause reads it.
+func (c *compiler) saveAt(name string, def *catalog.Clause) save {
+	s := c.saves[name]
+	if len(def.At) > 0 {
+		s.keys = def.At
+	}
+	return s
+}
+
 // resolve replaces $name by what was saved.
-func (c *compiler) resolve(expr string) string {
-	return savedName.ReplaceAllStringFunc(expr, func(name string) string { return c.saves[name[1:]].text(c.lang) })
+func (c *compiler) resolve(expr string, def *catalog.Clause) string {
+	return savedName.ReplaceAllStringFunc(expr, func(name string) string { return c.saveAt(name[1:], def).text(c.lang) })
 }
 
 // entry gives an entry the conjuncts of the predicate that it can evaluate, so that what cannot count is not remembered.
 // The exit evaluates all of them again: a process may have become another in between.
 func (c *compiler) entry(out *clause, def *catalog.Clause) error {
+	if out.foreign() { // its fields would be those of another thread
+		return nil
+	}
 	for _, conjunct := range conjuncts(c.predicate) {
 		if slices.ContainsFunc(conjunct.Fields(), func(name string) bool { _, has := def.Fields[name]; return !has }) {
 			continue
@@ -116,7 +128,7 @@ func (c *compiler) entry(out *clause, def *catalog.Clause) error {
 // numberText is a numeric field's expression where it is not kept in a variable.
 func (c *compiler) numberText(name string, def *catalog.Clause) string {
 	t := def.Fields[name]
-	return c.lang.number(c.resolve(t.Expr), t.CType == "int")
+	return c.lang.number(c.expr(t, def), t.CType == catalog.CTypeInt)
 }
 
 func (c *compiler) counting(out *clause, def *catalog.Clause) error {
@@ -125,7 +137,7 @@ func (c *compiler) counting(out *clause, def *catalog.Clause) error {
 		t := def.Fields[name]
 		if !isLocal[name] {
 			isLocal[name] = true
-			out.locals = append(out.locals, local{name: name, signed: t.CType == "int", expr: c.resolve(t.Expr)})
+			out.locals = append(out.locals, local{name: name, signed: t.CType == catalog.CTypeInt, expr: c.expr(t, def)})
 		}
 		return c.lang.local(name)
 	}
@@ -148,27 +160,28 @@ func (c *compiler) counting(out *clause, def *catalog.Clause) error {
 		if k.kind != bucketKey && k.kind != kindOf(t) {
 			return collect.Errorf(collect.Failed, "the clauses give the field %s different types", k.field.Name)
 		}
-		expr := c.resolve(t.Expr)
+		expr := c.expr(t, def)
 		switch k.kind {
 		case bucketKey:
 			local1(k.field.Name)
-			out.bucket = &bucketing{local: k.field.Name, signed: t.CType == "int", by: k.field.Buckets}
+			out.bucket = &bucketing{local: k.field.Name, signed: t.CType == catalog.CTypeInt, by: k.field.Buckets}
 			continue
 		case numberKey:
-			expr = c.lang.number(expr, t.CType == "int")
+			expr = c.lang.number(expr, t.CType == catalog.CTypeInt)
+		case stackKey:
 		default:
 			expr = paren(expr)
 		}
 		out.keys = append(out.keys, expr)
 		if t.Map != nil { // what the map lacks is no event of this metric
-			made, err := c.mapped(k.field, t, "", measure.Ne)
+			made, err := c.mapped(k.field, t, def, "", measure.Ne)
 			if err != nil {
 				return err
 			}
 			out.early = append(out.early, made)
 		}
 	}
-	out.value = c.resolve(def.Value)
+	out.value = c.resolve(def.Value, def)
 	return nil
 }
 
@@ -180,7 +193,7 @@ func (c *compiler) cleanUp(kept map[string]bool) {
 			continue
 		}
 		s := c.saves[def.Save]
-		made := clean{probe: def.Probe, save: s, keys: def.Key}
+		made := clean{probe: def.Probe, own: def.If, save: s, keys: def.Key}
 		if len(def.Key) == 0 {
 			made.keys = s.keys
 		}
@@ -191,7 +204,7 @@ func (c *compiler) cleanUp(kept map[string]bool) {
 		return
 	}
 	for _, name := range sortedKeys(kept) {
-		if s := c.saves[name]; kept[name] && s.thread && !atExit[name] {
+		if s := c.saves[name]; kept[name] && s.thread && s.of == "" && !atExit[name] {
 			c.p.cleans = append(c.p.cleans, clean{probe: threadExit, save: s, keys: s.keys})
 		}
 	}

@@ -62,6 +62,14 @@ type address struct {
 	bytes []byte
 }
 
+// programText compares the text at an address of the traced program by Eq or Ne. It is read as numbers: a comparison of
+// texts is unrolled into more ways through a program than the kernel's verifier follows.
+type programText struct {
+	at    string
+	op    measure.Op
+	bytes []byte
+}
+
 // symbols is the table of operators; no other is ever printed for a predicate.
 var symbols = map[measure.Op]string{
 	measure.Eq: "==", measure.Ne: "!=", measure.Lt: "<", measure.Le: "<=", measure.Gt: ">", measure.Ge: ">=",
@@ -114,6 +122,27 @@ func (c address) text(Language) string {
 	return "(" + strings.Join(parts, " "+symbols[outer]+" ") + ")"
 }
 
+func (c programText) text(Language) string {
+	outer := measure.And
+	if c.op == measure.Ne {
+		outer = measure.Or
+	}
+	var parts []string
+	for from := 0; from < len(c.bytes); {
+		size := 8
+		for size > len(c.bytes)-from { // nothing is read behind the end
+			size /= 2
+		}
+		var n uint64
+		for i, b := range c.bytes[from : from+size] { // every machine that bpftrace is asked for here has the low byte first
+			n |= uint64(b) << (8 * i)
+		}
+		parts = append(parts, "(*(uint"+strconv.Itoa(8*size)+" *)uptr("+c.at+" + "+strconv.Itoa(from)+") "+symbols[c.op]+" "+strconv.FormatUint(n, 10)+")")
+		from += size
+	}
+	return "(" + strings.Join(parts, " "+symbols[outer]+" ") + ")"
+}
+
 // integer prints a number so that both languages read it as one: a minus is an operator there.
 func integer(n int64) string {
 	switch {
@@ -161,14 +190,14 @@ func (c *compiler) cond(p measure.Predicate, def *catalog.Clause, number func(na
 		return nil, collect.Errorf(collect.Failed, "a clause lacks the field %s", p.Field)
 	case f.Arity == catalog.Numeric:
 		left, n := number(p.Field), p.Value.Num()
-		if t.CType != "int" && n < 0 { // no unsigned number is below 0
+		if t.CType != catalog.CTypeInt && n < 0 { // no unsigned number is below 0
 			return truth(p.Op == measure.Ne || p.Op == measure.Gt || p.Op == measure.Ge), nil
 		}
 		return compareInt{left: left, op: p.Op, n: n}, nil
 	case t.Map != nil:
-		return c.mapped(f, t, p.Value.Str(), p.Op)
+		return c.mapped(f, t, def, p.Value.Str(), p.Op)
 	}
-	return c.raw(f, t, p.Op, p.Value.Str())
+	return c.raw(f, t, def, p.Op, p.Value.Str())
 }
 
 func (c *compiler) join(p measure.Predicate, def *catalog.Clause, number func(string) string) (cond, error) {
@@ -196,13 +225,13 @@ func (c *compiler) join(p measure.Predicate, def *catalog.Clause, number func(st
 }
 
 // mapped compares a field whose raw values the definition maps. What the map lacks is neither equal nor unequal.
-func (c *compiler) mapped(f catalog.Field, t catalog.TraceField, s string, op measure.Op) (cond, error) {
+func (c *compiler) mapped(f catalog.Field, t catalog.TraceField, def *catalog.Clause, s string, op measure.Op) (cond, error) {
 	out := join{op: measure.Or}
 	for _, raw := range slices.Sorted(maps.Keys(t.Map)) {
 		if (t.Map[raw] == s) != (op == measure.Eq) {
 			continue
 		}
-		made, err := c.raw(f, t, measure.Eq, raw)
+		made, err := c.raw(f, t, def, measure.Eq, raw)
 		if err != nil {
 			return nil, err
 		}
@@ -219,9 +248,19 @@ func (c *compiler) mapped(f catalog.Field, t catalog.TraceField, s string, op me
 var ntop = regexp.MustCompile(`^ntop\((2|10), ?([A-Za-z_][A-Za-z0-9_]*(?:->[A-Za-z_][A-Za-z0-9_]*)*)\)$`)
 
 // raw compares a discrete field with a text as it is before the definition's map, but after its decoding.
-func (c *compiler) raw(f catalog.Field, t catalog.TraceField, op measure.Op, s string) (cond, error) {
-	expr := c.resolve(t.Expr)
+func (c *compiler) raw(f catalog.Field, t catalog.TraceField, def *catalog.Clause, op measure.Op, s string) (cond, error) {
+	expr := c.expr(t, def)
 	switch {
+	case t.CType == catalog.CTypeStack:
+		return nil, collect.Errorf(collect.Unsupported, "the field %s is a stack, which cannot be compared", f.Name)
+	case t.CType == catalog.CTypeFSType:
+		return c.fileSystem(expr, op, s), nil
+	case t.Decode == "errno":
+		n, known := errnoNumber(s)
+		if !known {
+			return never(op), nil
+		}
+		return compareUint{left: c.lang.number(expr, false), op: op, n: n}, nil
 	case t.Decode == "syscall":
 		n, known := c.syscallNumber(s)
 		if !known {
@@ -239,26 +278,41 @@ func (c *compiler) raw(f catalog.Field, t catalog.TraceField, op measure.Op, s s
 			return never(op), nil
 		}
 		return firstLetter{left: expr, op: op, letter: s[0]}, nil
-	case t.CType == "int":
+	case t.CType == catalog.CTypeInt:
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || strconv.FormatInt(n, 10) != s {
 			return never(op), nil
 		}
 		return compareInt{left: c.lang.number(expr, true), op: op, n: n}, nil
-	case t.CType == "uint":
+	case t.CType == catalog.CTypeUint:
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil || strconv.FormatUint(n, 10) != s {
 			return never(op), nil
 		}
 		return compareUint{left: c.lang.number(expr, false), op: op, n: n}, nil
-	case t.CType == "ip":
+	case t.CType == catalog.CTypeIP:
 		return c.address(f, expr, op, s)
 	}
 	// A longer constant than the platform's names can never be equal, and the tracer would refuse it.
-	if len(s) > min(c.lang.maxText(), cmp.Or(f.MaxLen, c.lang.maxText())) {
+	if len(s) > min(c.lang.maxText(), cmp.Or(f.MaxLen, c.lang.maxText()), cmp.Or(t.Length, c.lang.maxText())) {
 		return never(op), nil
 	}
+	if t.CType == catalog.CTypeText && c.lang == Bpftrace {
+		return c.programText(t, def, op, s)
+	}
 	return compareString{left: expr, op: op, s: s}, nil
+}
+
+// programText compares the first bytes of a program's text, as many as the field has, or all with their end.
+func (c *compiler) programText(t catalog.TraceField, def *catalog.Clause, op measure.Op, s string) (cond, error) {
+	if !slices.Contains([]string{"amd64", "arm64", "386", "arm", "riscv64", "ppc64le"}, c.wish.Arch) {
+		return nil, collect.Errorf(collect.Unsupported, "texts of programs are not compared on %s", c.wish.Arch)
+	}
+	bytes := []byte(s)
+	if len(bytes) < t.Length {
+		bytes = append(bytes, 0)
+	}
+	return programText{at: c.resolve(t.Expr, def), op: op, bytes: bytes}, nil
 }
 
 func (c *compiler) address(f catalog.Field, expr string, op measure.Op, s string) (cond, error) {

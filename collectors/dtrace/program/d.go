@@ -52,7 +52,7 @@ func (p *Program) writeD(w *writer) {
 	for _, clean := range p.cleans {
 		s := clean.save
 		s.keys = clean.keys
-		w.line(clean.probe, " {")
+		w.line(clean.probe, filter(paren(clean.own)), " {")
 		p.forgetD(w, s, zoneKept)
 		w.line("}")
 	}
@@ -121,7 +121,7 @@ func (p *Program) countD(w *writer, c clause, zoneKept map[string]bool) {
 	probes := strings.Join(c.probes, ",\n")
 	var required []string
 	for _, s := range c.require {
-		required = append(required, "("+s.text(D)+" != 0)")
+		required = append(required, s.isThere(D))
 	}
 	fromSave, isSaved := p.savedZone(c)
 	zone, scope := "zonename", p.scopeD()

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"iapi/catalog"
 	"iapi/measure"
 )
 
@@ -78,6 +79,22 @@ func (p *Program) decode(k key, text string) (string, bool) {
 		} else if name, known := syscallNames(p.wish.Arch)[n]; known {
 			value = name
 		}
+	case k.trace.Decode == "errno":
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return "", false
+		}
+		value = errnoName(n)
+	case k.trace.CType == catalog.CTypeFSType:
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return "", false
+		}
+		value = fileSystemName(n)
+	case k.kind == stackKey:
+		value = folded(text)
+	case k.trace.CType == catalog.CTypeText:
+		value = text[:min(len(text), k.trace.Length)]
 	case k.trace.Decode == "firstletter":
 		if text == "" {
 			return "", false

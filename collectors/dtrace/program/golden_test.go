@@ -2,10 +2,14 @@ package program
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +23,6 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-const definitionsDir = "../testdata/definitions"
-
 var (
 	zoneA = uuid.MustParse("a0a0a0a0-0000-4000-8000-000000000001")
 	zoneB = uuid.MustParse("b0b0b0b0-0000-4000-8000-000000000002")
@@ -31,12 +33,17 @@ type fakeDevices struct{}
 func (fakeDevices) Number(name string) (uint64, bool) { return 254 << 20, name == "vda" }
 func (fakeDevices) Name(dev uint64) (string, bool)    { return "vda", dev == 254<<20 }
 
-// readDefinition reads a test definition after replacing texts in pairs.
+// embedded reads what comes with IAPI once.
+var embedded = sync.OnceValues(catalog.Embedded)
+
+// readDefinition reads a definition that comes with IAPI after replacing texts in pairs.
 func readDefinition(t testing.TB, name string, replace ...string) *catalog.Definition {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(definitionsDir, name+".yaml"))
+	all, err := embedded()
 	require.NoError(t, err)
-	d, err := catalog.Parse([]byte(strings.NewReplacer(replace...).Replace(string(text))))
+	d, found := all.DefinitionOf(name)
+	require.True(t, found, name)
+	d, err = catalog.Parse([]byte(strings.NewReplacer(replace...).Replace(string(d.Document))))
 	require.NoError(t, err, name)
 	return d
 }
@@ -87,7 +94,6 @@ var goldens = []struct {
 	{"forks-zones", "unix.proc_forks", `{}`, []uuid.UUID{zoneA}, []string{"ppid"}},
 	{"threads", "unix.thr_creates", `{"eq":["execname","a name of sixteen"]}`, nil, nil},
 	{"rwops-optype-size-zones", "fs.logical_rwops", `{"and":[{"eq":["optype","write"]},{"eq":["pid","1"]}]}`, []uuid.UUID{zoneA}, []string{"optype", "size"}},
-	{"queries-latency", "postgres.queries", `{}`, nil, []string{"latency"}},
 	{"samples-zones", "cpu.thread_samples", `{}`, []uuid.UUID{zoneA}, []string{"execname", "subsecond"}},
 }
 
@@ -112,6 +118,175 @@ func TestProgramsAreAsRecorded(t *testing.T) {
 			})
 		}
 	}
+}
+
+// representative are the wishes for which every definition's programs are recorded: the plain total of a host, and where
+// zones are measured a decomposition by a numeric and a discrete field of two zones, filtered by every field.
+func representative(t testing.TB, d *catalog.Definition, v *catalog.Variant) []Wish {
+	t.Helper()
+	base := Wish{Definition: d, Variant: v, Hostname: "headnode", Arch: "amd64", Devices: fakeDevices{}}
+	plain, rich := base, base
+	plain.Whole = slices.Contains(v.Places, catalog.Host)
+	rich.Whole = !slices.Contains(v.Places, catalog.Zone)
+	for _, w := range []*Wish{&plain, &rich} {
+		if !w.Whole {
+			w.Zones = []uuid.UUID{zoneB, zoneA}
+		}
+	}
+	numeric, text := false, false
+	for _, name := range v.Fields {
+		f, found := d.Metric.Field(name)
+		require.True(t, found)
+		k := kindOf(fieldOf(v, name))
+		switch {
+		case f.Arity == catalog.Numeric && numeric, k == textKey && text:
+		default:
+			rich.Decompositions = append(rich.Decompositions, name)
+			numeric, text = numeric || f.Arity == catalog.Numeric, text || k == textKey
+		}
+		if f.Stack {
+			continue
+		}
+		leaf := measure.Predicate{Op: measure.Ne, Field: name, Value: measure.String("x")}
+		switch {
+		case f.Arity == catalog.Numeric:
+			leaf.Op, leaf.Value = measure.Ge, measure.Int(5)
+		case len(f.Values) > 0:
+			leaf.Value = measure.String(f.Values[0])
+		case f.Uint:
+			leaf.Value = measure.String("17")
+		case k == addressKey:
+			leaf.Value = measure.String("10.0.0.1")
+		case name == "syscall":
+			leaf.Value = measure.String("read")
+		case name == "errno":
+			leaf.Value = measure.String("ENOENT")
+		case name == "fstype":
+			leaf.Value = measure.String("sockfs")
+		}
+		rich.Predicate.Op = measure.And
+		rich.Predicate.Args = append(rich.Predicate.Args, leaf)
+	}
+	if len(rich.Predicate.Args) == 0 {
+		rich.Predicate = measure.Predicate{}
+	}
+	return []Wish{plain, rich}
+}
+
+func fieldOf(v *catalog.Variant, name string) catalog.TraceField {
+	source := v.Source.Bpftrace
+	if source == nil {
+		source = v.Source.DTrace
+	}
+	for _, c := range source.Clauses {
+		if f, has := c.Fields[name]; has && c.Role != catalog.Entry {
+			return f
+		}
+	}
+	return catalog.TraceField{}
+}
+
+// everyVariant calls fn for each variant that traces of each definition that comes with IAPI.
+func everyVariant(t *testing.T, fn func(t *testing.T, d *catalog.Definition, v *catalog.Variant)) {
+	t.Helper()
+	all, err := embedded()
+	require.NoError(t, err)
+	for _, m := range all.Metrics() {
+		d, _ := all.DefinitionOf(m.Name)
+		for i := range d.Variants {
+			if v := &d.Variants[i]; v.Tracing() {
+				t.Run(m.Name+" "+v.ID, func(t *testing.T) { fn(t, d, v) })
+			}
+		}
+	}
+}
+
+func TestEveryDefinitionsProgramsAreAsRecorded(t *testing.T) {
+	recorded := map[string]bool{}
+	everyVariant(t, func(t *testing.T, d *catalog.Definition, v *catalog.Variant) {
+		var text strings.Builder
+		for _, w := range representative(t, d, v) {
+			p, err := Compile(w)
+			require.NoError(t, err)
+			fmt.Fprintf(&text, "# by %s where %s\n%s\n", strings.Join(w.Decompositions, ", "), w.Predicate.Text(), p.Text(fixedClock))
+		}
+		name := d.Metric.Name + "." + v.ID + map[bool]string{true: ".bt", false: ".d"}[v.Source.Bpftrace != nil]
+		recorded[name] = true
+		file := filepath.Join("testdata", "definitions", name)
+		if *update {
+			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+			require.NoError(t, os.WriteFile(file, []byte(text.String()), 0o644))
+		}
+		want, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, string(want), text.String())
+	})
+	files, err := os.ReadDir(filepath.Join("testdata", "definitions"))
+	require.NoError(t, err)
+	for _, f := range files {
+		require.True(t, recorded[f.Name()], "%s is the record of nothing", f.Name())
+	}
+}
+
+// Every program has what holds for all: two sets of maps with an unkeyed total, whole seconds of UTC, an end of its own,
+// nothing left behind, and where it is for zones the scope as the first condition of each clause.
+func TestEveryProgramKeepsTheRules(t *testing.T) {
+	everyVariant(t, func(t *testing.T, d *catalog.Definition, v *catalog.Variant) {
+		for _, w := range representative(t, d, v) {
+			p, err := Compile(w)
+			require.NoError(t, err)
+			text := p.Text(fixedClock)
+			if p.Language == D {
+				require.Contains(t, text, "@total[")
+				require.Contains(t, text, "(walltimestamp / 1000000000) != iapi_second")
+				require.Contains(t, text, "timestamp > iapi_end/ { exit(0); }")
+				require.Contains(t, text, "trunc(@total)")
+				continue
+			}
+			for _, part := range []string{"@an[", "@bn[", "clear(@an)", "clear(@bn)", "if (nsecs > @end) { exit(); }", "(nsecs + @offset) / 1000000000"} {
+				require.Contains(t, text, part)
+			}
+			for _, m := range regexp.MustCompile(`@([a-z]\w*)`).FindAllStringSubmatch(text, -1) {
+				require.Contains(t, text, "\n  clear(@"+m[1]+");", "a map is printed at the end")
+			}
+			for _, m := range regexp.MustCompile(`@(s_\w+)\[[^\]]+\] = `).FindAllStringSubmatch(text, -1) {
+				require.Contains(t, text, "delete(@"+m[1]+"[", "what is remembered is forgotten")
+			}
+			if !w.Whole {
+				require.Equal(t, strings.Count(text, "@an["), strings.Count(text, "@an[$z]"))
+				require.GreaterOrEqual(t, strings.Count(text, "if (($z != 0)"), strings.Count(text, "@an[$z]"))
+			}
+		}
+	})
+}
+
+// bpftrace itself takes every program of every definition whose probes this machine has.
+func TestBpftraceTakesEveryDefinition(t *testing.T) {
+	needBpftrace(t)
+	taken := 0
+	everyVariant(t, func(t *testing.T, d *catalog.Definition, v *catalog.Variant) {
+		if v.Source.Bpftrace == nil {
+			return
+		}
+		for _, name := range v.When.Tracepoints {
+			if _, err := os.Stat("/sys/kernel/tracing/events/" + strings.Replace(name, ":", "/", 1)); err != nil {
+				t.Skipf("this kernel lacks the tracepoint %s", name)
+			}
+		}
+		for _, name := range v.When.USDT {
+			if binary, _, _ := strings.Cut(name, ":"); !collect.HasUSDT(name) {
+				t.Skipf("%s is not here, or has no such probe", binary)
+			}
+		}
+		p, err := Compile(representative(t, d, v)[1])
+		require.NoError(t, err)
+		tree := dryRun(t, p)
+		for _, probe := range []string{"BEGIN", "END", "interval:ms:10"} {
+			require.Equal(t, 1, strings.Count(tree, "\n "+probe+"\n"))
+		}
+		taken++
+	})
+	require.Greater(t, taken, 12)
 }
 
 // needBpftrace gives the path of bpftrace, by which programs are checked without running them.
@@ -146,24 +321,6 @@ func dryRun(t testing.TB, p *Program) string {
 	return tree
 }
 
-func TestBpftraceTakesThePrograms(t *testing.T) {
-	needBpftrace(t)
-	for _, g := range goldens {
-		d := readDefinition(t, g.metric)
-		if tracing(d, Bpftrace) == nil {
-			continue
-		}
-		t.Run(g.name, func(t *testing.T) {
-			p, err := compiled(t, d, Bpftrace, parsed(t, g.predicate), g.zones, g.by...)
-			require.NoError(t, err)
-			tree := dryRun(t, p)
-			require.Equal(t, 1, strings.Count(tree, "\n BEGIN\n"))
-			require.Equal(t, 1, strings.Count(tree, "\n END\n"))
-			require.Equal(t, 1, strings.Count(tree, "\n interval:ms:10\n"))
-		})
-	}
-}
-
 func TestWishesThatCannotBeTracedAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		metric, predicate, why string
@@ -176,7 +333,7 @@ func TestWishesThatCannotBeTracedAreRefused(t *testing.T) {
 		{"syscall.syscalls", `{"or":[{"eq":["zonename","x"]},{"eq":["pid","1"]}]}`, "zonename in one or", collect.Unsupported, nil},
 		{"syscall.syscalls", `{}`, "twice", collect.Unsupported, []string{"execname", "execname"}},
 		{"disk.physio_ops", `{}`, "two numeric", collect.Unsupported, []string{"latency", "size"}},
-		{"syscall.syscalls", `{}`, `no field "ppid"`, collect.Unsupported, []string{"ppid"}},
+		{"syscall.syscalls", `{}`, `no field "psargs"`, collect.Unsupported, []string{"psargs"}},
 		{"syscall.syscalls", `{"eq":["__proto__","x"]}`, "__proto__", collect.Failed, nil},
 		{"syscall.syscalls", `{"eq":["pid","007"]}`, "decimal number", collect.Failed, nil},
 		{"disk.physio_ops", `{"eq":["optype","erase"]}`, "one of read, write", collect.Failed, nil},

@@ -2,6 +2,7 @@ package program
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,6 +47,33 @@ func (s save) text(l Language) string {
 		return "s_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
 	}
 	return "@s_" + s.name + "[" + strings.Join(s.keys, ", ") + "]"
+}
+
+// forOther is where an entry keeps the value of another thread than the current one.
+func (s save) forOther() save {
+	if s.of != "" {
+		s.keys = []string{s.of}
+	}
+	return s
+}
+
+// isThere is true when the value was saved.
+func (s save) isThere(l Language) string {
+	switch {
+	case l == Bpftrace && s.ctype == catalog.CTypeStr:
+		return "(" + s.text(l) + ` != "")`
+	case l == Bpftrace:
+		return "(" + s.text(l) + ")"
+	case s.ctype == catalog.CTypeStr:
+		return "(" + s.text(l) + " != NULL)"
+	}
+	return "(" + s.text(l) + " != 0)"
+}
+
+// foreign reports whether an entry saves for another thread than the current one, so that the current one's fields and
+// zone say nothing.
+func (c clause) foreign() bool {
+	return slices.ContainsFunc(c.saves, func(s save) bool { return s.of != "" })
 }
 
 // zone is where the zone is kept in which a value was saved. A thread is asked itself.

@@ -43,6 +43,7 @@ const (
 	maxMapKeys = 64 << 10
 	maxRows    = 16 << 10 // of one interval
 	perKey     = 64       // rows that one key is expected to have when it is counted by buckets
+	perStack   = 16       // the same functions are called from several places
 )
 
 // Wish is what a program is compiled for.
@@ -101,6 +102,7 @@ const (
 	numberKey
 	letterKey
 	addressKey
+	stackKey // lines, of which only a stack's own begin with a tab
 	textKey
 )
 
@@ -124,6 +126,8 @@ type save struct {
 	name   string
 	keys   []string
 	thread bool
+	of     string // the thread that an entry saves it for, "" for the current one
+	ctype  catalog.CType
 	expr   string
 }
 
@@ -142,6 +146,7 @@ type bucketing struct {
 
 type clean struct {
 	probe string
+	own   string // the definition's own condition, "" for none
 	save  save
 	keys  []string
 }
@@ -197,6 +202,9 @@ func (c *compiler) compile() (*Program, error) {
 	rows := c.p.MaxKeys
 	if c.p.numeric != nil {
 		rows *= perKey
+	}
+	if c.p.StackParts() > 0 {
+		rows *= perStack
 	}
 	if !c.wish.Whole {
 		rows *= 4 // several zones share a program
@@ -257,7 +265,7 @@ func (c *compiler) readSaves() error {
 	for _, clause := range c.source.Clauses {
 		for _, name := range slices.Sorted(maps.Keys(clause.Save)) {
 			s := clause.Save[name]
-			made := save{name: name, keys: s.Key, thread: s.Thread || c.lang == Bpftrace && slices.Equal(s.Key, []string{"tid"}), expr: s.Expr}
+			made := save{name: name, keys: s.Key, thread: s.Thread || c.lang == Bpftrace && slices.Equal(s.Key, []string{"tid"}), of: s.Of, ctype: s.CType}
 			if c.lang == Bpftrace && s.Thread {
 				made.keys = []string{"tid"}
 			}
@@ -311,10 +319,12 @@ func (c *compiler) decomposeKeys() error {
 
 func kindOf(t catalog.TraceField) kind {
 	switch {
-	case t.CType == "int" || t.CType == "uint":
+	case slices.Contains([]catalog.CType{catalog.CTypeInt, catalog.CTypeUint, catalog.CTypeFSType, catalog.CTypeSubsecond}, t.CType):
 		return numberKey
-	case t.CType == "ip":
+	case t.CType == catalog.CTypeIP:
 		return addressKey
+	case t.CType == catalog.CTypeStack:
+		return stackKey
 	case t.Decode == "firstletter":
 		return letterKey
 	}
@@ -411,6 +421,23 @@ func texts(conds []cond, l Language) string {
 
 // KeyParts is how many parts the key of a row has after its zone.
 func (p *Program) KeyParts() int { return len(p.keys) }
+
+// StackParts is how many of the parts are stacks; they are the last ones, or stand before one text.
+func (p *Program) StackParts() int {
+	n := 0
+	for _, k := range p.keys {
+		if k.kind == stackKey {
+			n++
+		}
+	}
+	return n
+}
+
+// EndsInText reports whether the last part is a text that may hold anything.
+func (p *Program) EndsInText() bool {
+	n := len(p.keys)
+	return n > 0 && p.keys[n-1].kind == textKey
+}
 
 // Whole reports whether the program measures the whole host.
 func (p *Program) Whole() bool { return p.wish.Whole }

@@ -3,23 +3,18 @@
 package cloud
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -219,74 +214,6 @@ func (c *Cloud) StartWorker(ctx context.Context) (*Process, error) {
 	return p, nil
 }
 
-// API is a running API.
-type API struct {
-	*Process
-	URL   string
-	token string
-}
-
-// StartAPI starts an API, at an address of its own or, for a restart, at the given one.
-func (c *Cloud) StartAPI(ctx context.Context, address string) (*API, error) {
-	if address == "" {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		address = "127.0.0.1:" + port
-	}
-	dir := filepath.Join(c.opts.Dir, "api")
-	args := append([]string{"api", "--listen", address, "--redis", c.url, "--vmapi", c.inventory, "--data-dir", dir, "--log-level", "warn",
-		"--max-instrumentations", "100000", "--allow-private-targets", "--default-target", "statsd://127.0.0.1:9"}, c.opts.APIFlags...)
-	p, err := Start("api", c.debugFile("api"), c.opts.Binary, args...)
-	if err != nil {
-		return nil, err
-	}
-	a := &API{Process: p}
-	if a.URL, err = p.Expect(ctx, `IAPI at (http://[0-9.]+:[0-9]+)`); err != nil {
-		p.Kill()
-		return nil, err
-	}
-	token, err := os.ReadFile(filepath.Join(dir, identity.TokenName))
-	if err != nil {
-		p.Kill()
-		return nil, fmt.Errorf("read the operators' token: %w", err)
-	}
-	a.token = strings.TrimSpace(string(token))
-	return a, nil
-}
-
-// AddAPI starts another API.
-func (c *Cloud) AddAPI(ctx context.Context) (*API, error) {
-	a, err := c.StartAPI(ctx, "")
-	if err == nil {
-		c.APIs = append(c.APIs, a)
-	}
-	return a, err
-}
-
-// Restart starts the i-th API again where it was.
-func (c *Cloud) Restart(ctx context.Context, i int) error {
-	u, err := url.Parse(c.APIs[i].URL)
-	if err != nil {
-		return fmt.Errorf("restart an API: %w", err)
-	}
-	a, err := c.StartAPI(ctx, u.Host)
-	if err == nil {
-		c.APIs[i] = a
-	}
-	return err
-}
-
-// Servers are the URLs of the APIs.
-func (c *Cloud) Servers() []string {
-	out := make([]string, len(c.APIs))
-	for i, a := range c.APIs {
-		out[i] = a.URL
-	}
-	return out
-}
-
 // Credentials gives each host's agent a new token. They are in the order of Hosts.
 func (c *Cloud) Credentials(ctx context.Context) ([]string, error) {
 	tokens := make([]string, len(c.Hosts))
@@ -313,6 +240,42 @@ func (c *Cloud) placed(ctx context.Context) error {
 		}
 		return left, err
 	})
+}
+
+// Settled waits until the workers have compared everything once and have nothing left to do, so that what is measured next
+// is measured alone.
+func (c *Cloud) Settled(ctx context.Context) error {
+	for {
+		swept, err := c.Store.LastSweep(ctx)
+		if err != nil {
+			return err
+		}
+		left, err := c.Store.Backlog(ctx)
+		if err != nil {
+			return err
+		}
+		if !swept.At.IsZero() && left == (store.Backlog{}) {
+			return nil
+		}
+		if err := c.pause(ctx); err != nil {
+			return fmt.Errorf("the workers are not done, %+v is left: %w", left, err)
+		}
+	}
+}
+
+// pause waits a little. It is an error when a worker has ended.
+func (c *Cloud) pause(ctx context.Context) error {
+	for _, w := range c.Workers {
+		if w.Ended() {
+			return fmt.Errorf("%s has ended; it said:\n%s", w.Name, w.Output())
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(100 * time.Millisecond):
+		return nil
+	}
 }
 
 // Assigned waits until every host has an assignment of n instrumentations.
@@ -342,15 +305,8 @@ func (c *Cloud) until(ctx context.Context, ask func([]uuid.UUID) (left int, err 
 		if left == 0 {
 			return nil
 		}
-		for _, w := range c.Workers {
-			if w.Ended() {
-				return fmt.Errorf("%s has ended; it said:\n%s", w.Name, w.Output())
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d hosts still wait for an assignment: %w", left, ctx.Err())
-		case <-time.After(100 * time.Millisecond):
+		if err := c.pause(ctx); err != nil {
+			return fmt.Errorf("%d hosts still wait for an assignment: %w", left, err)
 		}
 	}
 }
@@ -366,77 +322,6 @@ func (c *Cloud) Retag(ctx context.Context, vm uuid.UUID, tags map[string]string)
 		return fmt.Errorf("retag a VM: %w", err)
 	}
 	return nil
-}
-
-// Connected is how many agents are connected to this API.
-func (a *API) Connected(ctx context.Context) (int, error) {
-	body, err := send(ctx, http.MethodGet, a.URL+"/metrics", a.token, nil)
-	if err != nil {
-		return 0, fmt.Errorf("read the API's metrics: %w", err)
-	}
-	_, rest, found := strings.Cut(string(body), "\niapi_agents_connected ")
-	if !found {
-		return 0, errors.New("read the API's metrics: iapi_agents_connected is missing")
-	}
-	line, _, _ := strings.Cut(rest, "\n")
-	n, err := strconv.ParseFloat(line, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read the API's metrics: %w", err)
-	}
-	return int(n), nil
-}
-
-// Do runs a GraphQL operation as an operator and decodes its data.
-func (a *API) Do(ctx context.Context, query string, variables map[string]any, data any) error {
-	request, err := json.Marshal(map[string]any{"query": query, "variables": variables})
-	if err != nil {
-		return fmt.Errorf("encode an operation: %w", err)
-	}
-	body, err := send(ctx, http.MethodPost, a.URL+"/graphql", a.token, request)
-	if err != nil {
-		return err
-	}
-	var response struct {
-		Data   json.RawMessage
-		Errors []struct{ Message string }
-	}
-	if err := json.Unmarshal(body, &response); err != nil {
-		return fmt.Errorf("decode an answer: %w", err)
-	}
-	if len(response.Errors) > 0 {
-		return errors.New(response.Errors[0].Message)
-	}
-	if data == nil {
-		return nil
-	}
-	if err := json.Unmarshal(response.Data, data); err != nil {
-		return fmt.Errorf("decode an answer: %w", err)
-	}
-	return nil
-}
-
-// client keeps more connections than one goroutine needs, for those who ask in parallel.
-var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second}}
-
-func send(ctx context.Context, method, url, token string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= 300 && !json.Valid(answer) {
-		err = fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(answer)))
-	}
-	return answer, err
 }
 
 // Close stops everything. From a store that was given, what was written is removed.

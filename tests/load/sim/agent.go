@@ -37,6 +37,9 @@ type Faults struct {
 	Drop    float64       // the chance, in each second, that the connection breaks
 }
 
+// Pace is how fast an agent comes back; see the options of session.Session. The zero value is how agents do.
+type Pace struct{ PollEvery, PollFor, RetryMost time.Duration }
+
 // Change is what an acknowledged assignment has changed for one instrumentation.
 type Change struct {
 	ID       string
@@ -65,7 +68,8 @@ type Options struct {
 	Source   net.IP // the address to connect from; nil: any
 	Seed     uint64 // decides, with the host, what goes wrong and when
 	Faults   Faults
-	Mute     bool               // never reports
+	Mute     bool // never reports
+	Pace     Pace
 	Known    session.Assignment // what it runs from the start, as after a restart
 	Observer Observer
 	Logger   *slog.Logger // nil: silent
@@ -102,7 +106,7 @@ func New(o Options) (*Agent, error) {
 	var err error
 	a.session, err = session.New(session.Options{
 		Servers: o.Servers, Host: o.Host, Token: func() string { return o.Token }, Client: &http.Client{Transport: a.http},
-		Logger: o.Logger, UserAgent: "iapi-agent/simulated",
+		Logger: o.Logger, UserAgent: "iapi-agent/simulated", PollEvery: o.Pace.PollEvery, PollFor: o.Pace.PollFor, RetryMost: o.Pace.RetryMost,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make an agent: %w", err)

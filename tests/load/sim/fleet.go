@@ -26,6 +26,7 @@ type FleetOptions struct {
 	Seed     uint64
 	Faults   Faults
 	Mute     bool
+	Pace     Pace
 	InFlight int // agents that are connecting for the first time at the same time; 0: all
 	Observer Observer
 }
@@ -56,7 +57,8 @@ func StartFleet(ctx context.Context, o FleetOptions) (*Fleet, error) {
 			}
 			once()
 		}
-		options := Options{Host: host, Servers: o.Servers, Source: Source(i), Seed: o.Seed, Faults: o.Faults, Mute: o.Mute, Observer: observer}
+		options := Options{Host: host, Servers: o.Servers, Source: Source(i), Seed: o.Seed, Faults: o.Faults, Mute: o.Mute, Pace: o.Pace,
+			Observer: observer}
 		if o.Tokens != nil {
 			options.Token = o.Tokens[i]
 		}

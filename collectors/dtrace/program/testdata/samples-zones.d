@@ -7,16 +7,16 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 172800000000000;
+  iapi_end = timestamp + 7200000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (pid != 0)/ {
+profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (curthread->t_pri != -1)/ {
   this->f_subsecond = (uint64_t)((walltimestamp % 1000000000) / 1000000);
   this->step = (uint64_t)((((this->f_subsecond >= 1000)) ? 0 : 10));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_subsecond / this->step) * this->step) : ((this->f_subsecond < 0) ? (-1) : 1000)));
 }
-profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (pid != 0)/ {
+profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (curthread->t_pri != -1)/ {
   @rows[zonename, this->low, (execname)] = count();
   @total[zonename] = count();
 }

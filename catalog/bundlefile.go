@@ -1,0 +1,154 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxBundleBytes bounds a bundle's file: 256 documents of the greatest size, in base64.
+const maxBundleBytes = 24 << 20
+
+// BundleFile is a bundle that an operator put on this machine, and where this machine keeps the last one that was good.
+type BundleFile struct {
+	Path string // JSON of a Bundle, as WriteBundle writes it
+	Dir  string // keeps the last good one, so that nothing goes back after a restart
+	Keys Keys   // of which one must have signed it
+}
+
+// LoadedBundle tells which bundle is in use.
+type LoadedBundle struct {
+	Version int64
+	Expires time.Time
+	// Kept is true when the file was refused and the last good bundle is used in its place, however old that is: a machine
+	// does not lose its metrics by a bad file.
+	Kept    bool
+	Refused []error // why the file, or single definitions of the bundle, are not used; for the log
+}
+
+// Load returns base with the definitions of the bundle over it: of each metric the one with the higher version. It fails
+// when the file is refused and no good bundle came before. The error of a refusal wraps one of those of VerifyBundle.
+func (f BundleFile) Load(base *Catalog, now time.Time) (*Catalog, LoadedBundle, error) {
+	var loaded LoadedBundle
+	kept, err := readBundle(f.kept())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, loaded, err
+	}
+	var previous Manifest
+	var last *Catalog
+	if kept != nil {
+		if last, previous, loaded.Refused, err = f.last(*kept, now); err != nil {
+			return nil, loaded, fmt.Errorf("check the bundle that was used last: %w", err)
+		}
+	}
+	c, manifest, refused, err := f.fresh(now, previous)
+	switch {
+	case err == nil:
+		loaded.Refused = refused
+	case kept == nil:
+		return nil, loaded, err
+	default:
+		c, manifest, loaded.Kept = last, previous, true
+		loaded.Refused = append(loaded.Refused, err)
+	}
+	loaded.Version, loaded.Expires = manifest.Version, manifest.Expires
+	return base.over(c), loaded, nil
+}
+
+func (f BundleFile) kept() string { return filepath.Join(f.Dir, "bundle.json") }
+
+// last checks the bundle that was used last. Only its time may have passed since.
+func (f BundleFile) last(b Bundle, now time.Time) (*Catalog, Manifest, []error, error) {
+	var m Manifest
+	if err := json.Unmarshal(b.Manifest, &m); err == nil && !now.Before(m.Expires) {
+		now = m.Expires.Add(-time.Second)
+	}
+	return VerifyBundle(b, f.Keys, now, Manifest{})
+}
+
+// fresh reads the file, checks it and keeps it.
+func (f BundleFile) fresh(now time.Time, previous Manifest) (*Catalog, Manifest, []error, error) {
+	b, err := readBundle(f.Path)
+	if err != nil {
+		return nil, Manifest{}, nil, err
+	}
+	c, m, refused, err := VerifyBundle(*b, f.Keys, now, previous)
+	if err != nil {
+		return nil, m, nil, fmt.Errorf("check the bundle %s: %w", f.Path, err)
+	}
+	if err := WriteBundle(f.kept(), *b); err != nil {
+		return nil, m, nil, err // without it the next start could go back
+	}
+	return c, m, refused, nil
+}
+
+// over returns a catalog with the definitions of both, of each metric the one with the higher version.
+func (c *Catalog) over(more *Catalog) *Catalog {
+	definitions := make([]*Definition, 0, len(c.metrics))
+	for _, m := range c.metrics {
+		d := c.byName[m.Name]
+		if other, both := more.byName[m.Name]; both && other.Version > d.Version {
+			d = other
+		}
+		definitions = append(definitions, d)
+	}
+	for _, m := range more.metrics {
+		if _, both := c.byName[m.Name]; !both {
+			definitions = append(definitions, more.byName[m.Name])
+		}
+	}
+	slices.SortFunc(definitions, func(a, b *Definition) int { return strings.Compare(a.Metric.Name, b.Metric.Name) })
+	return build(definitions)
+}
+
+func readBundle(path string) (*Bundle, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the bundle: %w", err)
+	}
+	if info.Size() > maxBundleBytes {
+		return nil, fmt.Errorf("read the bundle %s: it is larger than %d bytes", path, maxBundleBytes)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the bundle: %w", err)
+	}
+	b := new(Bundle)
+	if err := json.Unmarshal(text, b); err != nil {
+		return nil, fmt.Errorf("read the bundle %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// WriteBundle writes a bundle's file, whole or not at all.
+func WriteBundle(path string, b Bundle) error {
+	text, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the bundle: %w", err)
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".bundle-*")
+	if err != nil {
+		return fmt.Errorf("write the bundle: %w", err)
+	}
+	_, err = file.Write(append(text, '\n'))
+	if err == nil {
+		err = file.Sync()
+	}
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+		return fmt.Errorf("write the bundle: %w", err)
+	}
+	return nil
+}

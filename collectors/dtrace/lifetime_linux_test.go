@@ -1,0 +1,134 @@
+package dtrace
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"iapi/collectors/collect"
+	"iapi/collectors/dtrace/output"
+	"iapi/collectors/dtrace/program"
+)
+
+// I5, for when whoever holds the probe does nothing any more.
+func TestAProgramEndsWithItsTimeToLive(t *testing.T) {
+	needTracer(t)
+	e := newEngine(t, Options{})
+	r := wish(definition(t, "syscall.syscalls"), `{}`)
+	r.Lifetime = 4 * time.Second // of which the start takes a part
+	began := time.Now()
+	p := open(t, e, r)
+	select {
+	case <-p.run.over:
+	case <-time.After(20 * time.Second):
+		t.Fatal("it runs on")
+	}
+	require.WithinRange(t, time.Now(), began.Add(3900*time.Millisecond), began.Add(5500*time.Millisecond))
+}
+
+func TestAnExtensionRestartsNothing(t *testing.T) {
+	needTracer(t)
+	e := newEngine(t, Options{})
+	r := wish(definition(t, "syscall.syscalls"), `{}`)
+	r.Lifetime = 5 * time.Second
+	p := open(t, e, r)
+	pid := p.run.proc.pid
+	require.NoError(t, p.SetLifetime(9*time.Second))
+	extended := time.Now()
+	for time.Since(extended) < 6*time.Second {
+		drained(t, p)
+	}
+	require.Equal(t, pid, p.run.proc.pid)
+	<-p.run.over
+	require.WithinRange(t, time.Now(), extended.Add(9*time.Second), extended.Add(10*time.Second))
+}
+
+func TestALongerProbeDoesNotKeepAShorterOnesEndAway(t *testing.T) {
+	needTracer(t)
+	e := newEngine(t, Options{})
+	r := wish(definition(t, "syscall.syscalls"), `{}`)
+	r.Lifetime = time.Hour
+	long := open(t, e, r)
+	r.Lifetime = 3 * time.Second
+	short := open(t, e, r)
+	require.Same(t, long.run, short.run)
+	began := time.Now()
+	require.NoError(t, long.Close())
+	<-short.run.over
+	require.Less(t, time.Since(began), 5*time.Second, "what only the other one needed goes with it")
+}
+
+// I6: a delete during a slow start is answered only when nothing will come of it any more.
+func TestAStartThatNobodyWaitsForLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	script, started := filepath.Join(dir, "bpftrace"), filepath.Join(dir, "started")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ntrap '' INT\necho $$ >"+started+"\nexec sleep 100\n"), 0o700))
+	e := newEngine(t, Options{Bpftrace: script, StartTimeout: time.Minute})
+	d := definition(t, "syscall.syscalls")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for ctx.Err() == nil {
+			if text, err := os.ReadFile(started); err == nil && len(text) > 0 {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, err := e.Open(ctx, wish(d, `{}`), variant(t, d, true))
+	require.ErrorIs(t, err, context.Canceled)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	require.Zero(t, e.alive, "it is gone when Open returns")
+	require.Empty(t, e.programs)
+}
+
+func TestAWallClockThatIsSetBackStopsNothing(t *testing.T) {
+	d := definition(t, "syscall.syscalls")
+	compiled, err := program.Compile(program.Wish{Definition: d, Variant: variant(t, d, true), Whole: true})
+	require.NoError(t, err)
+	r := newRunning(&Engine{}, "key", d, compiled)
+	p := &probe{engine: r.engine, request: collect.Request{Definition: d, WholeHost: true}, run: r, primed: true}
+	r.add(p)
+	collectAt := func(second int64) float64 {
+		res, err := p.Collect(t.Context(), time.Unix(second, 0))
+		require.NoError(t, err)
+		total := 0.0
+		for _, s := range res.Samples {
+			require.False(t, s.Partial)
+			total += s.Value
+		}
+		return total
+	}
+	tell := func(second, count int64) {
+		r.deliver(output.Interval{Second: second, Totals: map[string]int64{"": count}})
+	}
+	tell(10_000, 1)
+	require.Equal(t, 1.0, collectAt(10_000))
+	tell(10_001, 2)
+	tell(6402, 4) // an hour back
+	require.Equal(t, 6.0, collectAt(6402), "what was not collected yet is not lost")
+	tell(6403, 8)
+	require.Equal(t, 8.0, collectAt(6403))
+	require.Empty(t, p.pending)
+	require.Equal(t, uuid.Nil, p.result.Samples[0].Zone)
+}
+
+func TestAProbeTellsThatItIsAboveItsBudget(t *testing.T) {
+	needTracer(t)
+	d := definition(t, "syscall.syscalls", "cpu_budget_pct: 2.0", "cpu_budget_pct: 0.0001", "cpu_budget_pct: 4.0", "cpu_budget_pct: 0.0001")
+	e := newEngine(t, Options{Window: 10 * time.Second}) // the second window, which would end it, is far
+	p := open(t, e, wish(d, `{}`))
+	notice := ""
+	for began := time.Now(); notice == "" && time.Since(began) < 18*time.Second; {
+		res, err := p.Collect(t.Context(), time.Now().Truncate(time.Second).Add(time.Second))
+		require.NoError(t, err)
+		notice = res.Notice
+	}
+	require.Contains(t, notice, "of this host's CPUs, and 0.00% is its budget")
+}

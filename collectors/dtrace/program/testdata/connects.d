@@ -1,0 +1,27 @@
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 172800000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+tcp:::connect-established /((uint64_t)(args[3]->tcps_rport) == 443)/ {
+  @rows["", (args[3]->tcps_raddr)] = count();
+  @total[""] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%S\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}

@@ -1,0 +1,67 @@
+# by  where true
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+sched:::off-cpu /(curthread->t_pri != -1)/ {
+  @total[""] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printf("E\n");
+  trunc(@total);
+}
+
+# by execname, pid, ppid, leavereason, runtime where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && leavereason != "runnable" && runtime >= 5 && subsecond >= 5
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+sched:::on-cpu /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002"))/ {
+  self->s_t0 = timestamp;
+}
+sched:::off-cpu /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && (curthread->t_pri != -1)/ {
+  this->f_runtime = (uint64_t)(timestamp - self->s_t0);
+  this->f_subsecond = (uint64_t)((walltimestamp % 1000000000) / 1000000);
+  this->step = (uint64_t)((((this->f_runtime < 1000) || (this->f_runtime >= 1000000000000)) ? 0 : ((this->f_runtime < 10000000) ? ((this->f_runtime < 100000) ? ((this->f_runtime < 10000) ? 100 : 1000) : ((this->f_runtime < 1000000) ? 10000 : 100000)) : ((this->f_runtime < 1000000000) ? ((this->f_runtime < 100000000) ? 1000000 : 10000000) : ((this->f_runtime < 10000000000) ? 100000000 : ((this->f_runtime < 100000000000) ? 1000000000 : 10000000000))))));
+  this->low = (uint64_t)(((this->step > 0) ? ((this->f_runtime / this->step) * this->step) : ((this->f_runtime < 1000) ? 0 : 1000000000000)));
+}
+sched:::off-cpu /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && (curthread->t_pri != -1) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && (((uint64_t)(curlwpsinfo->pr_state) == 1) || ((uint64_t)(curlwpsinfo->pr_state) == 3) || ((uint64_t)(curlwpsinfo->pr_state) == 4) || ((uint64_t)(curlwpsinfo->pr_state) == 5)) && (((uint64_t)(curlwpsinfo->pr_state) == 1) || ((uint64_t)(curlwpsinfo->pr_state) == 2) || ((uint64_t)(curlwpsinfo->pr_state) == 3) || ((uint64_t)(curlwpsinfo->pr_state) == 4) || ((uint64_t)(curlwpsinfo->pr_state) == 5) || ((uint64_t)(curlwpsinfo->pr_state) == 6) || ((uint64_t)(curlwpsinfo->pr_state) == 7)) && (this->f_runtime >= 5) && (this->f_subsecond >= 5)/ {
+  @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (uint64_t)(curlwpsinfo->pr_state), (execname)] = count();
+  @total[zonename] = count();
+}
+sched:::off-cpu /(self->s_t0 != 0) && (curthread->t_pri != -1)/ {
+  self->s_t0 = 0;
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%u\t%u\t%u\t%u\t%S\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}
+

@@ -1,0 +1,60 @@
+# by  where true
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 172800000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+proc:::exec-success {
+  @total[""] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printf("E\n");
+  trunc(@total);
+}
+
+# by execname, pid, ppid, subsecond where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && subsecond >= 5
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 172800000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+proc:::exec-success /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002"))/ {
+  this->f_subsecond = (uint64_t)((walltimestamp % 1000000000) / 1000000);
+  this->step = (uint64_t)((((this->f_subsecond >= 1000)) ? 0 : 10));
+  this->low = (uint64_t)(((this->step > 0) ? ((this->f_subsecond / this->step) * this->step) : ((this->f_subsecond < 0) ? (-1) : 1000)));
+}
+proc:::exec-success /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && (this->f_subsecond >= 5)/ {
+  @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (execname)] = count();
+  @total[zonename] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%u\t%u\t%u\t%S\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}
+

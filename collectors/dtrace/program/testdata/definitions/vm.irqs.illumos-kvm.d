@@ -1,0 +1,60 @@
+# by  where true
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+sdt:::kvm-inj-virq {
+  @total[""] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printf("E\n");
+  trunc(@total);
+}
+
+# by irqvector, subsecond where irqvector != "17" && subsecond >= 5
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+sdt:::kvm-inj-virq /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002"))/ {
+  this->f_subsecond = (uint64_t)((walltimestamp % 1000000000) / 1000000);
+  this->step = (uint64_t)((((this->f_subsecond >= 1000)) ? 0 : 10));
+  this->low = (uint64_t)(((this->step > 0) ? ((this->f_subsecond / this->step) * this->step) : ((this->f_subsecond < 0) ? (-1) : 1000)));
+}
+sdt:::kvm-inj-virq /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((uint64_t)(arg0 & 0xff) != 17) && (this->f_subsecond >= 5)/ {
+  @rows[zonename, this->low, (uint64_t)(arg0 & 0xff)] = count();
+  @total[zonename] = count();
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%u\t%u\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}
+

@@ -1,0 +1,57 @@
+# by  where true
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+fbt:zfs:zvol_read:entry,
+fbt:zfs:zvol_write:entry {
+  @total[""] = sum((int64_t)(args[1]->uio_resid));
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printf("E\n");
+  trunc(@total);
+}
+
+# by optype where optype != "read"
+#pragma D option quiet
+#pragma D option aggrate=10hz
+#pragma D option aggsize=4m
+#pragma D option bufsize=256k
+#pragma D option cleanrate=101hz
+#pragma D option dynvarsize=32m
+#pragma D option strsize=128
+#pragma D option switchrate=10hz
+BEGIN {
+  iapi_end = timestamp + 7200000000000;
+  iapi_second = walltimestamp / 1000000000;
+  printf("S\n");
+}
+fbt:zfs:zvol_read:entry,
+fbt:zfs:zvol_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((probefunc == "zvol_read" ? "read" : "write") != "read")/ {
+  @rows[zonename, (probefunc == "zvol_read" ? "read" : "write")] = sum((int64_t)(args[1]->uio_resid));
+  @total[zonename] = sum((int64_t)(args[1]->uio_resid));
+}
+profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
+profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
+  iapi_second = walltimestamp / 1000000000;
+  printf("B\t%d\n", iapi_second);
+  printa("N\t%S\t%@d\n", @total);
+  printa("R\t%S\t%S\t%@d\n", @rows);
+  printf("E\n");
+  trunc(@total);
+  trunc(@rows);
+}
+

@@ -1,0 +1,76 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"iapi/tests/load/cloud"
+)
+
+func (s *service) connected(api, n int) error {
+	is, err := s.APIs[api].Connected(s.ctx)
+	if err == nil && is != n {
+		err = fmt.Errorf("%d agents are connected", is)
+	}
+	return err
+}
+
+// A proxy that passes plain requests only delays what agents run; and when it lets websockets pass, they return by themselves.
+func TestAgentsPollWhileWebsocketsDoNotPass(t *testing.T) {
+	t.Parallel()
+	s := start(t, 20, 1, cloud.Options{})
+	h := newHistory()
+	p := startProxy(t, s.APIs[0].URL, 9, h.document)
+	f := s.connect([]string{p.URL}, h.observer())
+	s.eventually(20*time.Second, "all have websockets", func() error { return s.connected(0, len(s.Hosts)) })
+
+	p.plan.Store(&faultPlan{Blocked: true})
+	p.dropAll()
+	polled := s.everywhere(0)
+	s.eventually(30*time.Second, "everybody runs it all the same", func() error { return everybodyRuns(f, polled) })
+	require.NoError(t, s.connected(0, 0))
+	s.eventually(20*time.Second, "and reports it", func() error {
+		in, err := s.APIs[0].Get(s.ctx, polled)
+		if err == nil && in.Coverage.Running != len(s.Hosts) {
+			err = fmt.Errorf("%+v", in.Coverage)
+		}
+		return err
+	})
+	require.NoError(t, s.APIs[0].Delete(s.ctx, polled))
+	s.eventually(20*time.Second, "a delete arrives too", func() error {
+		for _, a := range f.Agents {
+			if runs(a, polled) {
+				return errors.New("somebody still runs it")
+			}
+		}
+		return nil
+	})
+
+	p.plan.Store(&faultPlan{})
+	s.eventually(30*time.Second, "all have websockets again", func() error { return s.connected(0, len(s.Hosts)) })
+	last := s.everywhere(0)
+	s.eventually(10*time.Second, "everybody runs what comes", func() error {
+		return errors.Join(everybodyRuns(f, last), s.current(f))
+	})
+	s.lawful(h)
+}
+
+// A proxy that ends websockets after some bytes lets no large document pass. Polling does.
+func TestADocumentThatNoWebsocketPassesIsPolled(t *testing.T) {
+	t.Parallel()
+	s := start(t, 2, 1, cloud.Options{VMs: 200})
+	h := newHistory()
+	p := startProxy(t, s.APIs[0].URL, 9, h.document)
+	f := s.connect([]string{p.URL}, h.observer())
+	p.plan.Store(&faultPlan{CutAfter: 4000})
+	p.dropAll()
+	in, err := s.APIs[0].Create(s.ctx, s.Owner, cloud.Tagged("load", "off"))
+	require.NoError(t, err)
+	s.eventually(30*time.Second, "everybody runs it", func() error { return errors.Join(everybodyRuns(f, in.ID), s.current(f)) })
+	require.Positive(t, p.cut.Load())
+	s.lawful(h)
+}
