@@ -291,7 +291,7 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 			r.log.Warn("the definition could not be kept on disk", "error", err)
 		}
 	}
-	def, err := catalog.Parse(found.Document)
+	def, err := r.sup.parsed.parse(digest, found.Document)
 	if err != nil {
 		r.refused(ctx, &collect.Error{Code: collect.Unsupported, Message: "this agent cannot read the metric's definition: " + err.Error()})
 		return nil, false

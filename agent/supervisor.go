@@ -19,6 +19,7 @@ type supervisor struct {
 	trust    *trust
 	reporter *reporter
 	expiry   *expiry
+	parsed   parsed
 
 	mu     sync.Mutex
 	latest *plan

@@ -19,7 +19,7 @@ import (
 // that may be one whose mistake was mended.
 type trust struct {
 	keys catalog.Keys     // nil: the API is trusted, it has authenticated itself
-	own  *catalog.Catalog // came with this program and is trusted as it is
+	own  *catalog.Catalog // came with this program and is trusted as it is; nil without keys, when all is
 	disk disk
 	log  *slog.Logger
 
@@ -34,11 +34,13 @@ type seenVersion struct {
 }
 
 func newTrust(keys catalog.Keys, d disk, log *slog.Logger) (*trust, error) {
-	own, err := catalog.Embedded()
-	if err != nil {
-		return nil, fmt.Errorf("read the definitions that come with the agent: %w", err)
+	t := &trust{keys: keys, disk: d, log: log}
+	var err error
+	if keys != nil {
+		if t.own, err = catalog.Embedded(); err != nil {
+			return nil, fmt.Errorf("read the definitions that come with the agent: %w", err)
+		}
 	}
-	t := &trust{keys: keys, own: own, disk: d, log: log}
 	if t.seen, err = d.versions(); err != nil {
 		return nil, err
 	}

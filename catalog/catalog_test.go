@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -16,9 +17,12 @@ import (
 	"iapi/measure"
 )
 
+// embeddedOnce reads what comes with IAPI once; a Catalog does not change.
+var embeddedOnce = sync.OnceValues(Embedded)
+
 func embeddedCatalog(t testing.TB) *Catalog {
 	t.Helper()
-	c, err := Embedded()
+	c, err := embeddedOnce()
 	require.NoError(t, err)
 	return c
 }

@@ -309,10 +309,5 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
-}
-
 // hasCommand looks for a program where systems keep theirs, whatever the environment's PATH is.
 func hasCommand(name string) bool { return collect.Command(name) != "" }

@@ -55,6 +55,9 @@ type Change struct {
 	Session uuid.UUID // of a Superseded
 }
 
+// Revoked stands for the session of a host whose agent's credential was revoked.
+var Revoked = uuid.Max
+
 // Source is where assignments come from and reports go to.
 type Source interface {
 	// Documents and Versions return one for each host, in their order; where none was ever committed its Version is zero.
@@ -69,6 +72,9 @@ type Source interface {
 	WatchDocuments(ctx context.Context, fn func(changes []Change, gap bool)) error
 	// BeginSession makes a session the host's agent and puts a Superseded entry into the stream.
 	BeginSession(ctx context.Context, host, session uuid.UUID) error
+	// Sessions returns the session that is each host's agent, in their order: Nil where none is known, Revoked where the
+	// agent's credential was revoked since.
+	Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error)
 	// Knows reports whether the host is in the inventory.
 	Knows(ctx context.Context, host uuid.UUID) (bool, error)
 	// Touch records that the hosts' agents are alive.
@@ -132,15 +138,18 @@ type Hub struct {
 	log    *slog.Logger
 	lanes  []*lane
 
+	verify chan struct{} // capacity 1: sessions are to be compared
+
 	reports   *batcher[Report, ReportResult]
 	documents *batcher[uuid.UUID, assignment.Stored]
 	versions  *batcher[uuid.UUID, assignment.Version]
 
-	mu     sync.Mutex
-	hosts  map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
-	banned map[uuid.UUID]time.Time     // superseded sessions, and until when they are refused
-	begins map[uuid.UUID]int           // of sessions that were begun here: how many the stream has not shown yet
-	closed bool
+	mu      sync.Mutex
+	hosts   map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
+	banned  map[uuid.UUID]time.Time     // superseded sessions, and until when they are refused
+	begins  map[uuid.UUID]int           // of sessions that were begun here: how many the stream has not shown yet
+	closed  bool
+	revoked func(host uuid.UUID) // nil: nobody wants to know
 	observers
 
 	delivered, resumed, superseded, failures atomic.Int64
@@ -152,7 +161,7 @@ func New(source Source, o Options) *Hub {
 	h := &Hub{
 		source: source, opts: o, log: o.Logger,
 		hosts: make(map[uuid.UUID]*Subscription), banned: make(map[uuid.UUID]time.Time),
-		begins: make(map[uuid.UUID]int), observers: make(observers),
+		begins: make(map[uuid.UUID]int), observers: make(observers), verify: make(chan struct{}, 1),
 	}
 	for range o.Lanes {
 		h.lanes = append(h.lanes, newLane())
@@ -173,6 +182,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { h.watch(ctx) })
 	running.Go(func() { h.every(ctx, h.opts.CompareEvery, func() { h.compareAll() }) })
+	running.Go(func() { h.verifyLoop(ctx) })
 	running.Go(func() { h.every(ctx, h.opts.TouchEvery, func() { h.touchAll(ctx) }) })
 	for _, l := range h.lanes {
 		running.Go(func() { h.serve(ctx, l) })

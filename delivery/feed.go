@@ -109,18 +109,20 @@ func (h *Hub) apply(changes []Change, gap bool) {
 		}
 		last := c.Kind != Superseded || h.shown(c.Session)
 		s := h.subscription(c.Host)
+		if s == nil && c.Kind == Revoke {
+			h.tellRevoked(c.Host)
+		}
 		if s == nil || !last {
 			continue
 		}
 		switch c.Kind {
 		case Superseded:
 			if s.supersededBy(c.Session) {
-				h.ban(s.session)
-				h.superseded.Add(1)
-				s.finish(ErrSuperseded)
+				h.supersede(s)
 			}
 		case Revoke:
 			s.finish(ErrRevoked)
+			h.tellRevoked(c.Host)
 		default:
 			if s.wants(c.Version) {
 				h.laneOf(c.Host).add(c.Host, true, c.Kind != Changed)
@@ -159,8 +161,12 @@ func (h *Hub) expectGap() {
 	}
 }
 
-// compareAll has the versions of all hosts that are served compared, and those who observe look again.
+// compareAll has the versions and sessions of all hosts that are served compared, and those who observe look again.
 func (h *Hub) compareAll() {
+	select {
+	case h.verify <- struct{}{}:
+	default: // it will be done
+	}
 	h.wakeObservers(uuid.Nil)
 	for _, s := range h.all() {
 		h.laneOf(s.host).add(s.host, false, false)

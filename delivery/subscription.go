@@ -32,6 +32,7 @@ type Subscription struct {
 	pending  *assignment.Stored
 	bookmark bool  // known stands, and the agent has to be told
 	first    bool  // the first event is still due
+	claimed  bool  // the source has made the session the host's agent
 	begun    bool  // the stream has shown this session's own beginning
 	alive    bool  // heard of since the last touch
 	err      error // why it has ended
@@ -56,6 +57,9 @@ func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assi
 		h.putBack(s, previous)
 		return nil, err
 	}
+	s.mu.Lock()
+	s.claimed = true
+	s.mu.Unlock()
 	if previous != nil {
 		if previous.session != session {
 			h.ban(previous.session)

@@ -23,6 +23,7 @@ type Delivery interface {
 	Observe(host uuid.UUID) (changed <-chan struct{}, stop func())
 	Report(ctx context.Context, r delivery.Report) (delivery.ReportResult, error)
 	Heartbeat() time.Duration
+	OnRevoke(fn func(host uuid.UUID))
 	Stats() delivery.Stats
 }
 

@@ -67,3 +67,19 @@ func TestReportsAreAnsweredAsTheExecutorDoes(t *testing.T) {
 		})
 	}
 }
+
+func TestARevokedAgentIsDisconnectedWithoutASubscriptionToo(t *testing.T) {
+	eachLink(t, func(t *testing.T, newAPI newDoor) {
+		a := newAPI(t)
+		host, other := uuid.New(), uuid.New()
+		a.serve(host, nil)
+		a.serve(other, nil)
+		revoked, stays := a.ready(t, a.agent(host)), a.ready(t, a.agent(other))
+		a.source.Revoke(host)
+		code, reason := revoked.closes()
+		require.Equal(t, agentdoc.CloseExpired, code)
+		require.Equal(t, "The credential was revoked", reason)
+		stays.subscribe("a", agentdoc.Assignments, known(other, uuid.New(), nil))
+		require.Contains(t, stays.hear(), `"type":"next"`)
+	})
+}

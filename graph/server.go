@@ -108,6 +108,7 @@ func New(o Options) (*Server, error) {
 	sockets.Executor, sockets.Authenticator, sockets.Feed, sockets.Present = s.exec, o.Authenticator, s.feed, s.present.present
 	sockets.Report, sockets.Origins, sockets.Logger, sockets.Clock = s.feed.report, o.Origins, o.Logger, o.Clock
 	s.sockets = ws.New(sockets)
+	o.Delivery.OnRevoke(s.sockets.Revoke)
 
 	var err error
 	if s.measures, err = newMeasures(o.Registry, o.Delivery, s.sockets); err != nil {

@@ -197,7 +197,8 @@ func (s *Store) RevokeAgent(ctx context.Context, host uuid.UUID) error {
 				return err
 			}
 		}
-		return s.Announce(ctx, ChangeRevoke, host)
+		_, err = s.do(ctx, revokeScript, shardOf(host).prefix(), host.String(), revoked.String())
+		return err
 	}
 	return fmt.Errorf("revoke the agent of %s: too many writers at once", host)
 }

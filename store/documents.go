@@ -20,7 +20,6 @@ import (
 var (
 	documentScript = load("mark", "counts", "changes", "document")
 	rebaseScript   = load("mark", "rebase")
-	announceScript = load("changes", "announce")
 )
 
 // firstEpoch is the epoch of a host that has no history.
@@ -279,19 +278,4 @@ func parseEpoch(epoch string) (uint64, error) {
 		return 0, fmt.Errorf("epoch %q is not 16 lower-case hex digits", epoch)
 	}
 	return n, nil
-}
-
-// Announce puts an entry of the kind into the stream of changed documents for each host, with its standing version.
-func (s *Store) Announce(ctx context.Context, kind string, hosts ...uuid.UUID) error {
-	var calls []*call
-	for sh, hosts := range byShard(hosts) {
-		for chunk := range slices.Chunk(hosts, 500) {
-			args := []any{kind}
-			for _, h := range chunk {
-				args = append(args, h.String())
-			}
-			calls = append(calls, &call{script: announceScript, key: sh.prefix(), args: args})
-		}
-	}
-	return s.doAll(ctx, calls)
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"iapi/instrumentation"
 )
@@ -20,6 +21,7 @@ var (
 	reportScript  = load("counts", "report")
 	sessionScript = load("changes", "session")
 	touchScript   = load("touch")
+	revokeScript  = load("changes", "revoke")
 )
 
 // maxMessage is how much of an agent's text is kept, in bytes.
@@ -64,7 +66,7 @@ func class(s instrumentation.Status) (byte, error) {
 }
 
 func (s *Store) reportCall(r Report) (*call, error) {
-	if r.Host == uuid.Nil || r.Session == uuid.Nil || r.Sequence < 0 {
+	if r.Host == uuid.Nil || r.Session == uuid.Nil || r.Session == revoked || r.Sequence < 0 {
 		return nil, errors.New("host and session must be given, and sequence must not be below zero")
 	}
 	if r.Applied.Epoch != "" {
@@ -164,11 +166,38 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 
 // BeginSession makes a session the host's agent: reports of others are refused, and those that serve agents are told.
 func (s *Store) BeginSession(ctx context.Context, host, session uuid.UUID) error {
-	if host == uuid.Nil || session == uuid.Nil {
+	if host == uuid.Nil || session == uuid.Nil || session == revoked {
 		return errors.New("begin a session: host and session must be given")
 	}
 	_, err := s.do(ctx, sessionScript, shardOf(host).prefix(), host.String(), session.String())
 	return err
+}
+
+// revoked is kept in place of the session of an agent whose credential was revoked.
+var revoked = uuid.Max
+
+// Sessions returns the session that is each host's agent, in their order: Nil where none is known, uuid.Max where the agent's
+// credential was revoked since.
+func (s *Store) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+	cmds := make([]*redis.StringCmd, len(hosts))
+	err := s.pipelined(ctx, "read sessions", func(p redis.Pipeliner) {
+		for i, h := range hosts {
+			cmds[i] = p.HGet(ctx, shardOf(h).key("fact:"+h.String()), "session")
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]uuid.UUID, len(hosts))
+	for i, c := range cmds {
+		if c.Val() == "" {
+			continue
+		}
+		if out[i], err = uuid.Parse(c.Val()); err != nil {
+			return nil, fmt.Errorf("read the session of host %s: %w", hosts[i], err)
+		}
+	}
+	return out, nil
 }
 
 // Touch notes that the agents of the hosts were heard of now.

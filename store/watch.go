@@ -155,7 +155,7 @@ func (s *Store) followSome(ctx context.Context, keys []string, fn func(entries [
 			}
 			entries = append(entries, stream.Messages...)
 		}
-		if len(entries) == 0 && time.Since(checked) > checkEvery {
+		if time.Since(checked) > checkEvery {
 			// A store that was restored or emptied gives out smaller ids than those that we wait for.
 			ends, err := s.ends(ctx, keys)
 			if err != nil {

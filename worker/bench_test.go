@@ -179,3 +179,19 @@ func BenchmarkTaskPickUp(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
+
+// BenchmarkIdleWorker is what a worker costs while nothing happens: one op is a second.
+func BenchmarkIdleWorker(b *testing.B) {
+	s := open(b, store.Options{URL: startRedis(b)})
+	c := &big{vms: 100, hosts: 1, retagged: map[int]int{}}
+	fill(b, s, c, 10)
+	running(b, &bench{}, s, func(o *Options) { o.VMAPI, o.CNAPI, o.NoSchedule = c, c, true })
+	time.Sleep(2 * time.Second) // what is left of its start passes
+	before, used := commands(b, s), cpu()
+	b.ResetTimer()
+	for range b.N {
+		time.Sleep(time.Second)
+	}
+	b.ReportMetric(float64(commands(b, s)-before)/float64(b.N), "commands/op")
+	b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
+}

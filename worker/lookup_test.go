@@ -103,8 +103,8 @@ func (c *counting) CommitDocuments(ctx context.Context, drafts []store.Draft) []
 }
 
 // commands is how many commands a server has carried out.
-func commands(t *testing.T, s *store.Store) (n int) {
-	info, err := s.Client().Info(t.Context(), "stats").Result()
+func commands(t testing.TB, s *store.Store) (n int) {
+	info, err := s.Client().Info(context.Background(), "stats").Result()
 	require.NoError(t, err)
 	for line := range strings.Lines(info) {
 		if v, ok := strings.CutPrefix(line, "total_commands_processed:"); ok {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -209,7 +210,7 @@ func (w *Worker) drain(ctx context.Context) error {
 		sum := 0
 		for _, work := range []func(context.Context) (int, error){w.lookUp, w.reconcile, w.judge} {
 			n, err := work(ctx)
-			if err != nil {
+			if err != nil && !errors.Is(err, inventory.ErrUnavailable) { // what could not be asked for is claimed again later
 				return err
 			}
 			sum += n

@@ -31,7 +31,7 @@ type apiCmd struct {
 	logging
 	redisFlags
 	inventoryFlags
-	policyFlags `set:"allow_private=false" set:"default_target=Without: such a create is refused."`
+	policyFlags `kong:"set='allow_private=false',set='default_target=Without: such a create is refused.'"`
 	trafficFlags
 	Listen   string   `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
 	DataDir  string   `default:"${data_dir}" type:"path" help:"Keeps the operators' token."`

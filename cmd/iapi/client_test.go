@@ -35,7 +35,10 @@ func TestDocumentsAreValidAgainstTheSchema(t *testing.T) {
 	for name, document := range map[string]string{
 		"metrics": metricsDocument, "publish": publishDocument, "retire": retireDocument, "create": createDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
 		"preview": previewDocument, "refresh": refreshDocument, "refreshAll": refreshAllDocument, "delete": deleteDocument,
-		"explain": explainDocument, "fleet": fleetDocument, "join": joinDocument, "audit": auditDocument,
+		"explain": explainDocument, "clone": cloneDocument, "pause": pauseDocument, "resume": resumeDocument, "count": countDocument,
+		"placed vms": placedVMsDocument, "placed hosts": placedHostsDocument, "delete all": deleteAllDocument, "limits": limitsDocument,
+		"notify": notifyDocument, "stop tracing": stopTracingDocument, "guards": guardsDocument, "confirm": confirmDocument,
+		"revoke": revokeDocument, "host": hostDocument, "fleet": fleetDocument, "join": joinDocument, "audit": auditDocument,
 		"agent: assignments": agentdoc.Assignments, "agent: report": agentdoc.Report, "agent: definition": agentdoc.Definition,
 		"agent: join": agentdoc.ExchangeJoinToken,
 	} {

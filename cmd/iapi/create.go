@@ -69,7 +69,7 @@ func (f measureFlags) fill(input map[string]any, send sendFlags) error {
 type createCmd struct {
 	clientFlags
 	scopeFlags
-	measureFlags `set:"granularity=Without: 1s." set:"ttl=Without: as the metric says; what does not trace lives until it is deleted."`
+	measureFlags `kong:"set='granularity=Without: 1s.',set='ttl=Without: as the metric says; what does not trace lives until it is deleted.'"`
 	sendFlags    `set:"target=Without: the server's default."`
 	Metric       string `arg:"" help:"What to measure, for example cpu.usage; \"iapi metrics\" lists them."`
 	PreviewToken string `help:"Token of a preview: refused if a place would be measured that the preview did not show." placeholder:"TOKEN"`

@@ -32,7 +32,7 @@ import (
 type devCmd struct {
 	logging
 	hostPolicyFlags
-	policyFlags `set:"allow_private=true" set:"default_target=Without: to the Data API of this process."`
+	policyFlags `kong:"set='allow_private=true',set='default_target=Without: to the Data API of this process.'"`
 	Listen      string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
 	DataDir     string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
 	Fleet       string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
@@ -91,11 +91,12 @@ func (c devCmd) Run(ctx context.Context, s streams) error {
 	if p.tokens, err = identity.OpenTokenFile(c.DataDir); err != nil {
 		return err
 	}
-	options := store.Options{Logger: log, Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}}
 	if c.Redis != "" {
-		options.URL, options.Embedded = c.Redis, nil
+		p.store, err = redisFlags{c.Redis}.open(ctx, log)
+	} else {
+		p.store, err = store.Open(ctx, store.Options{Logger: log, Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}})
 	}
-	if p.store, err = store.Open(ctx, options); err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() {

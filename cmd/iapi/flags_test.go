@@ -34,6 +34,7 @@ func TestValuesThatMeanNothingAreRefusedAndTheFlagNamed(t *testing.T) {
 		{[]string{"dev", "--tracing-ttl=2h", "--max-tracing-ttl=1h"}, "--tracing-ttl 2h is more than --max-tracing-ttl 1h"},
 		{[]string{"dev", "--max-predicate-depth=99"}, "--max-predicate-depth: agents take"},
 		{[]string{"dev", "--default-target=ftp://x"}, "--default-target:"},
+		{[]string{"dev", "--listen=127.0.0.1:0", "--redis=nonsense"}, "--redis:"},
 		{[]string{"vmapi", "--feed-latency=0s"}, "--feed-latency:"},
 		{[]string{"list", "--limit=-1"}, "--limit: -1 is too little"},
 		{[]string{"list", "--timeout=0s"}, "--timeout:"},
@@ -52,6 +53,9 @@ func TestValuesThatMeanNothingAreRefusedAndTheFlagNamed(t *testing.T) {
 	} {
 		if c.args[0] == "api" || c.args[0] == "worker" {
 			c.args = append(c.args, "--redis=redis://127.0.0.1:1", "--vmapi=http://127.0.0.1:1")
+		}
+		if c.args[0] == "dev" {
+			c.args = append(c.args, "--data-dir="+t.TempDir())
 		}
 		code, _, errs := runCLI(t, "", c.args...)
 		require.Equal(t, exitUsage, code, "%v: %s", c.args, errs)

@@ -20,6 +20,7 @@ import (
 	measuring "iapi/collectors"
 	"iapi/collectors/dtrace"
 	"iapi/collectors/zone"
+	"iapi/instrumentation"
 	"iapi/inventory/cnapi"
 	"iapi/inventory/vmapi"
 	"iapi/measure"
@@ -55,8 +56,11 @@ type redisFlags struct {
 
 func (f redisFlags) open(ctx context.Context, log *slog.Logger) (*store.Store, error) {
 	st, err := store.Open(ctx, store.Options{URL: f.Redis, Logger: log})
-	if err != nil {
+	switch {
+	case errors.Is(err, instrumentation.ErrNotReady):
 		return nil, &exitError{code: exitUnreachable, err: fmt.Errorf("--redis: %w", err)}
+	case err != nil:
+		return nil, usageError("--redis: %w", err)
 	}
 	return st, nil
 }

@@ -127,7 +127,7 @@ func (c updateCmd) tags(ctx context.Context, input map[string]any) error {
 type cloneCmd struct {
 	clientFlags
 	placeFlags
-	measureFlags `set:"granularity=" set:"ttl=Without: as long as the one that is cloned had."`
+	measureFlags `kong:"set='granularity=',set='ttl=Without: as long as the one that is cloned had.'"`
 	sendFlags    `set:"target=They take the place of those that are cloned."`
 	ID           string `arg:"" help:"The id of the instrumentation to clone; it may have expired."`
 }

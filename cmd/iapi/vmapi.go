@@ -27,10 +27,10 @@ func (c vmapiCmd) Run(ctx context.Context, s streams) error {
 	if c.Fleet != "" {
 		var err error
 		if fleet, err = vmapitest.LoadFleet(c.Fleet); err != nil {
-			return err
+			return usageError("--fleet: %w", err)
 		}
 		if err := sim.Load(fleet); err != nil {
-			return err
+			return usageError("--fleet: %w", err)
 		}
 	}
 	l, err := listen("listen", c.Listen)

@@ -1,11 +1,18 @@
 package dtrace
 
 import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"iapi/collectors/dtrace/program"
@@ -62,4 +69,91 @@ func BenchmarkCompile(b *testing.B) {
 		}
 		p.Text(program.Clock{Offset: time.Hour})
 	}
+}
+
+// The cost of the programs of each metric, as the kernel measures it: for each event that a metric counts, which may be of
+// two probes, beside programs on the same probes that drop every event at once.
+func BenchmarkMetric(b *testing.B) {
+	needTracer(b)
+	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	require.NoError(b, err)
+	defer null.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	defer listener.Close()
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close() // the test is about its beginning
+		}
+	}()
+	getppid := func() { _, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0) }
+	write := func() { _, _ = syscall.Write(int(null.Fd()), []byte{0}) }
+	run := func() { _ = exec.Command("/bin/true").Run() }
+	connect := func() {
+		if c, err := net.Dial("tcp", listener.Addr().String()); err == nil {
+			_ = c.Close()
+		}
+	}
+	for _, c := range []struct {
+		metric, drop string
+		by           []string
+		event        func()
+	}{
+		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"execname", "syscall"}, getppid},
+		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"execname", "latency"}, getppid},
+		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"pexecname", "errno", "subsecond"}, getppid},
+		{"fs.logical_rwops", `{"eq":["execname","nobody"]}`, []string{"optype", "fstype", "latency"}, write},
+		{"fs.logical_ops", `{"eq":["execname","nobody"]}`, []string{"optype", "latency"}, write},
+		{"fs.logical_rwbytes", `{"eq":["execname","nobody"]}`, []string{"optype"}, write},
+		{"cpu.thread_executions", `{"eq":["execname","nobody"]}`, []string{"leavereason", "runtime"}, func() { time.Sleep(time.Microsecond) }},
+		{"unix.proc_execs", `{"eq":["execname","nobody"]}`, []string{"execname"}, run},
+		{"unix.proc_forks", `{"eq":["execname","nobody"]}`, []string{"execname"}, run},
+		{"unix.proc_exits", `{"eq":["execname","nobody"]}`, []string{"execname", "walltime"}, run},
+		{"tcp.connects", `{"eq":["rport","1"]}`, []string{"raddr", "rport"}, connect},
+		{"tcp.connects", `{"eq":["execname","nobody"]}`, []string{"execname", "latency"}, connect},
+		{"tcp.accepts", `{"eq":["rport","1"]}`, []string{"raddr"}, connect},
+	} {
+		for _, way := range []struct{ name, predicate string }{{" dropped", c.drop}, {"", `{}`}} {
+			b.Run(fmt.Sprintf("%s by %s%s", c.metric, strings.Join(c.by, " "), way.name), func(b *testing.B) {
+				p := chosen(b, newEngine(b, Options{}), wish(definition(b, c.metric), way.predicate, c.by...)).(*probe)
+				began := programTime(b, p)
+				for b.Loop() {
+					c.event()
+				}
+				b.ReportMetric(programTime(b, p).since(began), "bpf-ns/event")
+			})
+		}
+	}
+}
+
+// programs is what the kernel tells of each program of a probe that is at a tracepoint.
+type programs map[uint64]struct{ ns, runs uint64 }
+
+func programTime(b *testing.B, p *probe) programs {
+	b.Helper()
+	all := programs{}
+	require.NoError(b, eachFD("/proc", p.run.proc.pid, func(text []byte) error {
+		id, isProgram := fdValue(text, "prog_id:")
+		if kind, _ := fdValue(text, "prog_type:"); isProgram && kind == uint64(ebpf.TracePoint) {
+			ns, _ := fdValue(text, "run_time_ns:")
+			runs, _ := fdValue(text, "run_cnt:")
+			all[id] = struct{ ns, runs uint64 }{ns, runs}
+		}
+		return nil
+	}))
+	return all
+}
+
+// since is the mean time of one event: what each program takes at a run, for as many programs as run at each event.
+func (p programs) since(began programs) float64 {
+	var ns, most uint64
+	for id, now := range p {
+		ns += now.ns - began[id].ns
+		most = max(most, now.runs-began[id].runs)
+	}
+	return float64(ns) / float64(max(1, most))
 }

@@ -3,6 +3,7 @@ package dtrace
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -120,7 +121,9 @@ func obey(command string) {
 		must(err)
 		for range n {
 			ms := syscall.Timespec{Nsec: int64(time.Millisecond)}
-			must(syscall.Nanosleep(&ms, nil))
+			if err := syscall.Nanosleep(&ms, nil); !errors.Is(err, syscall.EINTR) { // the runtime of Go sends signals to its threads
+				must(err)
+			}
 		}
 	case "listen":
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -44,7 +44,7 @@ func listen(t *testing.T) (address, port string) {
 }
 
 // chosen opens a probe of the variant that the catalog chooses for the fields.
-func chosen(t *testing.T, e *Engine, r collect.Request) collect.Probe {
+func chosen(t testing.TB, e *Engine, r collect.Request) collect.Probe {
 	t.Helper()
 	v, err := r.Definition.Select(catalog.Platform{
 		OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "hybrid", Bpftrace: "0.17.0",

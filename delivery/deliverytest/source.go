@@ -291,6 +291,35 @@ func (s *Source) BeginSession(ctx context.Context, host, session uuid.UUID) erro
 	return nil
 }
 
+// Sessions implements delivery.Source.
+func (s *Source) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.enter(ctx, "Sessions", len(hosts)); err != nil {
+		return nil, err
+	}
+	out := make([]uuid.UUID, len(hosts))
+	for i, h := range hosts {
+		out[i] = s.sessions[h]
+	}
+	return out, nil
+}
+
+// Forget forgets who is the host's agent, as a store that was emptied does.
+func (s *Source) Forget(host uuid.UUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, host)
+}
+
+// Revoke revokes the credential of a host's agent, and tells those who watch.
+func (s *Source) Revoke(host uuid.UUID) {
+	s.mu.Lock()
+	s.sessions[host] = delivery.Revoked
+	s.mu.Unlock()
+	s.Publish(delivery.Change{Host: host, Kind: delivery.Revoke})
+}
+
 // Knows implements delivery.Source.
 func (s *Source) Knows(ctx context.Context, host uuid.UUID) (bool, error) {
 	s.mu.Lock()

@@ -42,8 +42,9 @@ type conn struct {
 	pinged atomic.Int64
 	cutAt  atomic.Int64 // when to cut the connection unless the peer has taken or answered what it was sent; 0: never
 
-	ready   atomic.Bool // connection_ack was sent
-	closing atomic.Bool // a close frame was queued, or the connection is cut
+	ready   atomic.Bool  // connection_ack was sent
+	revoked atomic.Int64 // when it ends because its credential was revoked; 0: it was not
+	closing atomic.Bool  // a close frame was queued, or the connection is cut
 
 	request *http.Request    // of the handshake, until the caller is known
 	caller  *identity.Caller // set before ready
@@ -69,6 +70,9 @@ func newConn(s *Server, r *http.Request) *conn {
 	return c
 }
 
+// farewell is how long a connection has, after its credential was revoked, to be ended by what it subscribes to.
+const farewell = 500 * time.Millisecond
+
 // duty is something that time demands of a connection.
 type duty int
 
@@ -78,6 +82,7 @@ const (
 	toPing
 	toEndInit
 	toExpire
+	toRevoke
 )
 
 // due tells what has become due. It neither waits nor locks.
@@ -97,6 +102,8 @@ func (c *conn) due(now int64, wall time.Time) duty {
 		return nothing
 	case !c.caller.Expires.IsZero() && !wall.Before(c.caller.Expires):
 		return toExpire
+	case c.revoked.Load() != 0 && now >= c.revoked.Load():
+		return toRevoke
 	case silent >= every*5/2:
 		return toCut
 	case silent >= every && now-c.pinged.Load() >= every:
@@ -118,6 +125,8 @@ func (c *conn) do(d duty, now int64) {
 		c.close(closeInitTimeout, "Connection initialisation timeout")
 	case toExpire:
 		c.close(agentdoc.CloseExpired, "The credential has expired")
+	case toRevoke:
+		c.close(agentdoc.CloseExpired, "The credential was revoked")
 	}
 }
 

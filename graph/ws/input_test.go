@@ -110,3 +110,9 @@ func FuzzFrames(f *testing.F) {
 		require.Equal(t, whole.closed, pieces.closed)
 	})
 }
+
+func TestTextIsQuotedAsJSON(t *testing.T) {
+	for _, s := range []string{"", "0000000000000001", "aZ09", `"`, `\`, "<&>", "\x00", "\u00e9", "\xff", "@", "[", "`", "{", "\u2028", "/", ":"} {
+		require.Equal(t, string(quote(s)), string(appendQuoted(nil, s)), "%q", s)
+	}
+}

@@ -197,6 +197,16 @@ func completeFrame(id string) []byte {
 	return frame(opText, append(b, `,"type":"complete"}`...))
 }
 
+// appendQuoted is quote for what is hardly ever anything but letters and digits.
+func appendQuoted(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i] | 0x20; (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') {
+			return append(b, quote(s)...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
 func quote(s string) []byte {
 	b, err := json.Marshal(s)
 	if err != nil {

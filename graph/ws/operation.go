@@ -287,10 +287,10 @@ func AppendAssignment(b []byte, doc *assignment.Stored, now time.Time) []byte {
 
 func appendVersion(b []byte, v assignment.Version) []byte {
 	b = append(b, `{"epoch":`...)
-	b = append(b, quote(v.Epoch)...)
+	b = appendQuoted(b, v.Epoch)
 	b = append(b, `,"generation":`...)
 	b = strconv.AppendInt(b, v.Generation, 10)
 	b = append(b, `,"hash":`...)
-	b = append(b, quote(v.Hash)...)
+	b = appendQuoted(b, v.Hash)
 	return append(b, '}')
 }

@@ -270,6 +270,16 @@ func (s *Server) attend() {
 	}
 }
 
+// Revoke closes the connections of a host's agent, because its credential was revoked. What it subscribes to has a moment to
+// say so first.
+func (s *Server) Revoke(host uuid.UUID) {
+	for _, c := range s.all() {
+		if c.ready.Load() && c.caller.Kind == identity.Agent && c.caller.Host == host {
+			c.revoked.Store(s.now() + farewell.Milliseconds())
+		}
+	}
+}
+
 func (s *Server) all() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()

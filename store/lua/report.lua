@@ -1,5 +1,5 @@
 -- Stores how a host fares, whole, unless it comes too late: from a session that is not the host's agent, or not newer than
--- the last of its session. A silent session gives way to another. What the agent has applied acknowledges removals and new
+-- the last of its session. A silent session gives way to another, but not one that was revoked. What the agent has applied acknowledges removals and new
 -- zones; counts and sums follow.
 -- ARGV: host, session, sequence, agent version, capabilities, applied epoch, generation, hash, targets, how long a session
 --       may be silent (ms), then for each instrumentation: id, revision, status, count and list of zones that fare otherwise
@@ -13,7 +13,7 @@ local v = redis.call('HMGET', H, 'session', 'seq', 'epoch', 'gen', 'hash')
 local seq = tonumber(v[2] or '-1')
 if v[1] ~= ARGV[2] then
   local seen = tonumber(redis.call('ZSCORE', P .. 'seen', host) or '0')
-  if v[1] and seen > now - ARGV[10] then return {0, 1, {}} end
+  if v[1] and (seen > now - ARGV[10] or v[1] == 'ffffffff-ffff-ffff-ffff-ffffffffffff') then return {0, 1, {}} end
   seq = -1
 end
 redis.call('ZADD', P .. 'seen', string.format('%.0f', now), host)

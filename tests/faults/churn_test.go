@@ -325,7 +325,9 @@ func (c *churn) restartAgents(dice *rand.Rand) {
 	for range 1 + len(c.Hosts)/10 {
 		i := dice.IntN(len(c.Hosts))
 		c.stops[i]()
-		c.startAgent(i, c.agents[i].Applied())
+		known := c.agents[i].Applied()
+		c.h.note(entry{kind: restarted, host: c.Hosts[i], version: known.Version})
+		c.startAgent(i, known)
 	}
 }
 

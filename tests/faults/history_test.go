@@ -20,6 +20,7 @@ type kind string
 
 const (
 	created      kind = "created"      // a create was answered
+	restarted    kind = "restarted"    // an agent begins again with what it had applied
 	gone         kind = "gone"         // the API does not know the instrumentation any more
 	subscribed   kind = "subscribed"   // an agent has subscribed
 	sent         kind = "sent"         // the API has sent a document
@@ -121,6 +122,11 @@ func violations(entries []entry, end standing) []string {
 					add("I6: host %s runs %s, which is gone\n%v", id, e.id, e)
 				}
 			}
+		case restarted: // what it had received and not applied may come again
+			if e.version != h.applied {
+				add("I2: an agent begins again with another version than it has applied, %v\n%v", h.applied, e)
+			}
+			h.received = e.version
 		case subscribed:
 			h.subscribed++
 		case sent, received, applied:

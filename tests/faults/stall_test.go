@@ -50,7 +50,7 @@ func TestAnAgentThatStopsReadingIsGone(t *testing.T) {
 	server := sockets.New(sockets.Options{
 		Executor: executor.New(graph.NewExecutableSchema(graph.Config{})), Authenticator: anybody{}, Feed: hub,
 		Present:   func(_ context.Context, err error) *gqlerror.Error { return gqlerror.Wrap(err) },
-		PingEvery: 200 * time.Millisecond, WriteTimeout: deadline,
+		PingEvery: time.Second, WriteTimeout: deadline, // its silence is noticed later than that it does not read
 	})
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())

@@ -30,6 +30,8 @@ func TestTheValidatorFindsEachViolation(t *testing.T) {
 		{kind: gone, id: "x"},
 	}
 	require.Empty(t, violations(lawful, end))
+	again := []entry{at(received, v("1", 4, "d")), at(restarted, v("1", 3, "c")), at(received, v("1", 4, "d")), at(applied, v("1", 4, "d"))}
+	require.Empty(t, violations(append(lawful[:len(lawful):len(lawful)], again...), end), "a restart forgets what was not applied")
 
 	for name, c := range map[string]struct {
 		entries []entry
@@ -38,6 +40,7 @@ func TestTheValidatorFindsEachViolation(t *testing.T) {
 		"an agent goes back":               {[]entry{at(applied, v("1", 2, "b"))}, "I2: an agent went back"},
 		"an agent goes back in its epoch":  {[]entry{at(applied, v("2", 1, "d")), at(applied, v("1", 4, "e"))}, "I2: an agent went back"},
 		"an agent is handed the same":      {[]entry{at(received, v("1", 3, "c"))}, "I2: an agent was handed"},
+		"an agent forgets in a restart":    {[]entry{at(restarted, v("1", 2, "b"))}, "I2: an agent begins again"},
 		"one version, two documents":       {[]entry{at(sent, v("1", 3, "z"))}, "I2: two documents"},
 		"deleted, acknowledged, and back":  {[]entry{at(applied, v("1", 4, "d"), "x")}, "I6: x runs again"},
 		"gone, and still there":            {[]entry{{kind: created, id: "y", moves: true}, at(applied, v("1", 4, "d"), "y"), {kind: gone, id: "y"}}, "I6: host"},

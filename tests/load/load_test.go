@@ -31,24 +31,24 @@ func TestEverythingIsMeasured(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	code := run(ctx, []string{"agents", "--count", "20", "--changes", "3", "--rounds", "1", "--idle", "100ms", "--json", "--peer", "gqlgen",
+	code := run(ctx, []string{"agents", "--count", "200", "--changes", "3", "--rounds", "1", "--idle", "100ms", "--json", "--peer", "gqlgen",
 		"--phases", "connect,idle,one,vm,all,kill", "--refuse", "0.1", "--slow", "0.1", "--slow-for", "50ms"}, &out, &errs)
 	require.Zero(t, code, errs.String())
 	var r Result
 	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
 	require.Positive(t, r.Connect.Last)
-	require.InDelta(t, 1, r.Idle.Goroutines, 0.5, "one goroutine for an agent")
+	require.LessOrEqual(t, r.Idle.Goroutines, 1.5, "at most one goroutine for an agent")
 	require.Equal(t, 3, r.One.Create.Count)
 	require.Positive(t, r.One.Update.P50)
 	require.Positive(t, r.One.Delete.P50)
 	require.Equal(t, 3, r.VM.Count)
-	require.Equal(t, 20, r.All.Create.Count)
-	require.Equal(t, 20, r.All.Delete.Count)
+	require.Equal(t, 200, r.All.Create.Count)
+	require.Equal(t, 200, r.All.Delete.Count)
 	require.Positive(t, r.All.CPUAPI+r.All.CPUWorker+r.All.CPUStore)
 	require.Positive(t, r.Kill.Last)
 	for _, kind := range []string{"iapi", "gqlgen"} {
 		require.Len(t, r.Peers[kind], 1)
-		require.Equal(t, 20, r.Peers[kind][0].All.Count)
+		require.Equal(t, 200, r.Peers[kind][0].All.Count)
 		require.Positive(t, r.Peers[kind][0].CPU)
 	}
 	require.NoError(t, r.print(io.Discard))

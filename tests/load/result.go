@@ -195,7 +195,7 @@ func (r Result) print(out io.Writer) error {
 		row("  dials in the worst second", fmt.Sprintf("%.0f", r.Rolling.DialsPerSecond), fmt.Sprintf("%d reports refused", r.Rolling.Refused))
 		row("  a change afterwards, last", seconds(r.Rolling.Last))
 	}
-	if len(r.Peers) > 0 {
+	if len(r.Peers["iapi"]) > 0 && len(r.Peers["gqlgen"]) > 0 { // one alone compares nothing
 		r.printPeers(row)
 	}
 	if len(r.Others) > 0 {

@@ -55,8 +55,8 @@ func machine(b *testing.B) (proc, root string, all zones, ids []uuid.UUID) {
 	put(b, proc+"/sys/kernel/pid_max", "4194304\n")
 	require.NoError(b, os.RemoveAll(proc+"/1"))
 	for i := range cgroups {
-		z := zone.Zone{UUID: uuid.NewSHA1(uuid.NameSpaceURL, fmt.Append(nil, i))}
-		z.Cgroups.Unified = fmt.Sprintf("%s/docker/%d", root, i)
+		path := fmt.Sprintf("/docker/%d", i)
+		z := zone.Zone{UUID: uuid.NewSHA1(uuid.NameSpaceURL, fmt.Append(nil, i)), State: zone.Running, Cgroups: zone.Cgroups{Unified: root + path, Path: path}}
 		put(b, z.Cgroups.Unified+"/cpu.stat", fmt.Sprintf("usage_usec %d\nuser_usec %d\nsystem_usec %d\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n", 3*i, i, 2*i))
 		all[z.UUID] = z
 		ids = append(ids, z.UUID)
@@ -205,7 +205,7 @@ func BenchmarkHost(b *testing.B) {
 	}
 	b.Run("iapi: cpu, memory, disks, NICs, load", func(b *testing.B) {
 		each(b, samples(b, host(b, "cpu.usage", "linux-host", "cpumode"), host(b, "memory.rss", "linux-host"),
-			host(b, "disk.physio_ops", "linux-diskstats", "disk", "optype"), host(b, "nic.bytes", "linux-host", "nic", "direction"), host(b, "cpu.loadavg1", "linux-host")))
+			host(b, "disk.physio_ops", "linux-diskstats", "disk", "optype"), host(b, "nic.bytes", "linux-host", "nic", "direction"), host(b, "cpu.loadavg1", "linux-loadavg")))
 	})
 	b.Run("node_exporter: cpu, meminfo, diskstats, netdev, loadavg", func(b *testing.B) {
 		each(b, updates(b, node(b, proc, "cpu", "meminfo", "diskstats", "netdev", "loadavg")))

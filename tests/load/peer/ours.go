@@ -136,6 +136,10 @@ func (m *memory) BeginSession(_ context.Context, host, session uuid.UUID) error 
 	return nil
 }
 
+func (m *memory) Sessions(_ context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+	return make([]uuid.UUID, len(hosts)), nil // none is remembered
+}
+
 func (m *memory) Knows(_ context.Context, host uuid.UUID) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
