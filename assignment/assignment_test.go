@@ -222,7 +222,7 @@ func FuzzDecode(f *testing.F) {
 		require.True(t, json.Valid(canonical))
 		again, err := Decode(canonical)
 		if err != nil {
-			t.Skip("what was read may not be what may be written: a year beyond 9999")
+			return // what was read may not be what may be written: a year beyond 9999
 		}
 		twice, _ := Encode(Document{Instrumentations: again})
 		require.Equal(t, string(canonical), string(twice))

@@ -95,7 +95,7 @@ func FuzzFrames(f *testing.F) {
 	f.Cleanup(func() { _ = s.Shutdown(context.Background()) })
 	f.Fuzz(func(t *testing.T, stream []byte, step uint8) {
 		if bytes.Contains(stream, []byte("subscribe")) && bytes.Contains(stream, []byte("query")) {
-			t.Skip("operations end in their own order")
+			return // operations end in their own order
 		}
 		whole, pieces := newTape(t, s), newTape(t, s)
 		defer whole.conn.cut()

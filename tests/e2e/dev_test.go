@@ -53,7 +53,7 @@ func TestFromOneCommandToLiveData(t *testing.T) {
 }
 
 // procStat reads the jiffies of all processors together, independently of the collector.
-func procStat(t *testing.T) (user, kernel float64) {
+func procStat(t testing.TB) (user, kernel float64) {
 	raw, err := os.ReadFile("/proc/stat")
 	require.NoError(t, err)
 	line, _, _ := strings.Cut(string(raw), "\n")

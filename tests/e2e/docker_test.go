@@ -17,7 +17,7 @@ import (
 )
 
 // runContainer builds an image from nothing but a program, and runs it with labels.
-func runContainer(t *testing.T, labels map[string]string) (vm uuid.UUID, stop func()) {
+func runContainer(t testing.TB, labels map[string]string) (vm uuid.UUID, stop func()) {
 	t.Helper()
 	ctx := context.Background()
 	provider, err := testcontainers.NewDockerProvider()

@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 }
 
 // need skips a test whose part is missing; in CI it fails instead.
-func need(t *testing.T, ok bool, part string) {
+func need(t testing.TB, ok bool, part string) {
 	t.Helper()
 	if ok {
 		return
@@ -70,7 +70,7 @@ func need(t *testing.T, ok bool, part string) {
 
 // process is a running part of the service.
 type process struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 
 	mu   sync.Mutex
@@ -80,7 +80,7 @@ type process struct {
 }
 
 // start runs a command until the test ends.
-func start(t *testing.T, name string, args ...string) *process {
+func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
@@ -175,7 +175,7 @@ type dev struct {
 	dir                        string
 }
 
-func startDev(t *testing.T, dir string, flags ...string) *dev {
+func startDev(t testing.TB, dir string, flags ...string) *dev {
 	t.Helper()
 	p := start(t, binary, append([]string{"dev", "--listen", "127.0.0.1:0", "--data-dir", dir}, flags...)...)
 	d := &dev{process: p, dir: dir}
@@ -187,7 +187,7 @@ func startDev(t *testing.T, dir string, flags ...string) *dev {
 
 // api is where a client finds a server.
 type api struct {
-	t      *testing.T
+	t      testing.TB
 	server string
 	dir    string // with the operators' token
 }
@@ -277,7 +277,7 @@ func (a api) watch(id, seconds string) []event {
 	return parseEvents(a.t, a.run("watch", id, "--for", seconds, "-o", "json"))
 }
 
-func parseEvents(t *testing.T, lines string) []event {
+func parseEvents(t testing.TB, lines string) []event {
 	var events []event
 	for line := range strings.Lines(lines) {
 		var all map[string]json.RawMessage
@@ -309,7 +309,7 @@ func parseEvents(t *testing.T, lines string) []event {
 	return events
 }
 
-func (e event) value(t *testing.T) float64 {
+func (e event) value(t testing.TB) float64 {
 	v, err := e.Count.Float64()
 	require.NoError(t, err)
 	return v
@@ -323,7 +323,7 @@ type statsd struct {
 	last    time.Time
 }
 
-func startStatsd(t *testing.T) *statsd {
+func startStatsd(t testing.TB) *statsd {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &statsd{address: conn.LocalAddr().String()}
@@ -360,7 +360,7 @@ type container struct {
 }
 
 // startContainer makes the cgroups, and runs a command in them until the test ends.
-func startContainer(t *testing.T, command ...string) *container {
+func startContainer(t testing.TB, command ...string) *container {
 	t.Helper()
 	need(t, os.Getuid() == 0, "root, to make cgroups")
 	var raw [32]byte
@@ -403,7 +403,7 @@ func exists(path string) bool {
 }
 
 // startRedis runs a real redis-server with an append-only file.
-func startRedis(t *testing.T) (url string, p *process) {
+func startRedis(t testing.TB) (url string, p *process) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	need(t, err == nil, "redis-server")
@@ -416,7 +416,7 @@ func startRedis(t *testing.T) (url string, p *process) {
 // given are the ports that freePort has given, each once, for the tests run beside each other.
 var given sync.Map
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	for {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)

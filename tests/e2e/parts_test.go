@@ -25,7 +25,7 @@ type cloud struct {
 	owner     uuid.UUID
 }
 
-func startCloud(t *testing.T) *cloud {
+func startCloud(t testing.TB) *cloud {
 	c := &cloud{host: uuid.New(), owner: uuid.New(), processes: map[string]*process{}, zone: startContainer(t, "sleep", "600")}
 	c.redis, c.processes["redis"] = startRedis(t)
 	fleet, err := json.Marshal(map[string]any{
@@ -58,14 +58,14 @@ func startCloud(t *testing.T) *cloud {
 	return c
 }
 
-func (c *cloud) startWorker(t *testing.T, i int) {
+func (c *cloud) startWorker(t testing.TB, i int) {
 	p := start(t, binary, "worker", "--redis", c.redis, "--vmapi", c.inventory)
 	p.expect("the worker is running")
 	c.processes[fmt.Sprint("worker", i)] = p
 }
 
 // put changes the inventory, and hints at it as a workflow would.
-func (c *cloud) put(t *testing.T, path, body string) {
+func (c *cloud) put(t testing.TB, path, body string) {
 	r, err := http.NewRequest(http.MethodPut, c.inventory+path, strings.NewReader(body))
 	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(r)

@@ -20,7 +20,7 @@ type postgres struct {
 	as              *syscall.SysProcAttr
 }
 
-func startPostgres(t *testing.T) *postgres {
+func startPostgres(t testing.TB) *postgres {
 	t.Helper()
 	servers, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is right
 	need(t, len(servers) > 0, "PostgreSQL")
@@ -55,7 +55,7 @@ func startPostgres(t *testing.T) *postgres {
 	return p
 }
 
-func (p *postgres) query(t *testing.T, queries ...string) {
+func (p *postgres) query(t testing.TB, queries ...string) {
 	t.Helper()
 	args := []string{"-h", "127.0.0.1", "-p", p.port, "-U", "postgres", "-X", "-q", "-d", "postgres"}
 	for _, q := range queries {
@@ -65,7 +65,7 @@ func (p *postgres) query(t *testing.T, queries ...string) {
 	require.NoError(t, err, string(out))
 }
 
-func testPostgres(t *testing.T, a api) {
+func testPostgres(t testing.TB, a api) {
 	p := startPostgres(t)
 	id := a.create("postgres.queries", "--by", "query", "--by", "latency", "--every-host")
 	a.becomes(id, "ENABLED")

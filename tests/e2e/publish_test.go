@@ -42,7 +42,7 @@ variants:
 `, version, factor)
 }
 
-func writeFile(t *testing.T, text string) string {
+func writeFile(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "definition.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
@@ -50,7 +50,7 @@ func writeFile(t *testing.T, text string) string {
 }
 
 // writePEM writes one PEM block to a file.
-func writePEM(t *testing.T, dir, name, kind string, raw []byte) string {
+func writePEM(t testing.TB, dir, name, kind string, raw []byte) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw}), 0o600))
@@ -58,7 +58,7 @@ func writePEM(t *testing.T, dir, name, kind string, raw []byte) string {
 }
 
 // lint runs the checker, which needs no server.
-func lint(t *testing.T, path string) (code int, out string) {
+func lint(t testing.TB, path string) (code int, out string) {
 	t.Helper()
 	cmd := exec.Command(binary, "metrics", "lint", path)
 	raw, _ := cmd.Output() // the exit code says it

@@ -28,7 +28,7 @@ import (
 const driverEnv = "IAPI_E2E_DRIVER"
 
 // needTracing leaves a test out where this machine cannot trace.
-func needTracing(t *testing.T) {
+func needTracing(t testing.TB) {
 	t.Helper()
 	need(t, os.Geteuid() == 0, "root, to trace")
 	_, err := exec.LookPath("bpftrace")
@@ -78,13 +78,13 @@ func spinInTheOpen(until time.Time) {
 }
 
 type driver struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-func startDriver(t *testing.T) *driver {
+func startDriver(t testing.TB) *driver {
 	t.Helper()
 	d := &driver{t: t, cmd: exec.Command(os.Args[0])}
 	d.cmd.Env = append(os.Environ(), driverEnv+"=1")
@@ -141,7 +141,7 @@ func (a api) awaitTotal(id string, n float64) []event {
 	return all
 }
 
-func total(t *testing.T, all []event) (sum float64) {
+func total(t testing.TB, all []event) (sum float64) {
 	for _, e := range all {
 		sum += e.value(t)
 	}
@@ -365,7 +365,7 @@ variants:
 }
 
 // testRunaway measures what costs more than its definition allows.
-func testRunaway(t *testing.T, a api) {
+func testRunaway(t testing.TB, a api) {
 	a.run("metrics", "publish", writeFile(t, getppids("runaway", 0.0001)))
 	id := a.create("test.runaway", "--every-host")
 	first := a.becomes(id, "ENABLED")
@@ -382,7 +382,7 @@ func testRunaway(t *testing.T, a api) {
 	a.run("delete", again)
 }
 
-func testStopTracing(t *testing.T, a api, d *dev) {
+func testStopTracing(t testing.TB, a api, d *dev) {
 	ids := []string{a.create("syscall.syscalls", "--every-host", "--by", "execname"), a.create("unix.proc_forks", "--every-host")}
 	counted := a.create("cpu.loadavg1", "--every-host")
 	for _, id := range append(ids, counted) {
