@@ -78,7 +78,7 @@ var sentences = []struct {
 	{context.DeadlineExceeded, codeNotReady, "This took too long; ask again.", time.Second},
 }
 
-// presenter turns errors into what callers may see of them, and logs those that are ours to mend.
+// presenter turns errors into what callers may see of them, and logs each with its correlation id.
 type presenter struct{ log *slog.Logger }
 
 // present never shows the text of an error that was not written for callers.
@@ -89,9 +89,14 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 	}
 	id := correlationID(ctx)
 	out.Extensions["correlationId"] = id
-	if out.Extensions["code"] == codeInternal {
-		caller, _ := identity.CallerFrom(ctx)
+	caller, _ := identity.CallerFrom(ctx)
+	switch code := out.Extensions["code"]; code {
+	case codeInternal:
 		p.log.ErrorContext(ctx, "an operation failed", "error", err, "path", out.Path.String(), "caller", caller.ID, "correlationId", id)
+	case codeBadRequest, codeTooLarge: // the texts may quote what was sent, secrets too
+		p.log.InfoContext(ctx, "an operation was refused", "code", code, "path", out.Path.String(), "caller", caller.ID, "correlationId", id)
+	default:
+		p.log.InfoContext(ctx, "an operation was refused", "code", code, "error", err, "path", out.Path.String(), "caller", caller.ID, "correlationId", id)
 	}
 	return out
 }
@@ -180,15 +185,13 @@ func split(err error, path ...string) ([]model.UserError, error) {
 	return []model.UserError{}, err
 }
 
-type correlationKey struct{}
-
 // withCorrelation gives everything that follows one id to be found by in the log.
 func withCorrelation(ctx context.Context) context.Context {
-	return context.WithValue(ctx, correlationKey{}, newCorrelationID())
+	return identity.WithCorrelationID(ctx, correlationID(ctx))
 }
 
 func correlationID(ctx context.Context) string {
-	if id, ok := ctx.Value(correlationKey{}).(string); ok {
+	if id := identity.CorrelationID(ctx); id != "" {
 		return id
 	}
 	return newCorrelationID()

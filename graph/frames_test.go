@@ -134,6 +134,7 @@ func TestBrokenFramesEndTheConnection(t *testing.T) {
 		a := newAPI(t, func(o *graph.Options) { o.Websocket.MaxMessage = 1000 })
 		masked := func(first, length byte, more ...byte) []byte { return append([]byte{first, 0x80 | length}, more...) }
 		fragment := gws.NewFrame(gws.OpText, false, []byte("x"))
+		broken, want := map[string]net.Conn{}, map[string]int{}
 		for name, c := range map[string]struct {
 			send []byte
 			code int
@@ -156,15 +157,19 @@ func TestBrokenFramesEndTheConnection(t *testing.T) {
 			"not UTF-8, over two fragments": {bytesOf(t, gws.NewFrame(gws.OpText, false, []byte("\xc3")), gws.NewFrame(gws.OpContinuation, true, []byte("x"))), 1007},
 			"after a good one":              {append(bytesOf(t, gws.NewTextFrame([]byte(`{"type":"pong"}`))), 0x81, 0x00), 1002},
 		} {
-			t.Run(name, func(t *testing.T) {
-				conn := a.raw(t, "alice")
-				_, err := conn.Write(c.send)
-				require.NoError(t, err)
-				require.Equal(t, c.code, closesWith(t, conn))
-				_, err = conn.Write(bytesOf(t, gws.NewPingFrame(nil))) // no longer listened to
-				require.NoError(t, err)
-				ended(t, conn)
-			})
+			conn := a.raw(t, "alice")
+			_, err := conn.Write(c.send)
+			require.NoError(t, err, name)
+			broken[name] = conn
+			want[name] = c.code
+		}
+		for name, conn := range broken { // each is waited for while the others are, too
+			require.Equal(t, want[name], closesWith(t, conn), name)
+			_, err := conn.Write(bytesOf(t, gws.NewPingFrame(nil))) // no longer listened to
+			require.NoError(t, err, name)
+		}
+		for _, conn := range broken {
+			ended(t, conn)
 		}
 		require.Eventually(t, func() bool { return a.sockets(t) == 0 }, 5*time.Second, 10*time.Millisecond)
 	})

@@ -71,10 +71,10 @@ func tagsOf(in []model.TagInput) []instrumentation.Tag {
 func createInputOf(in model.CreateInstrumentationInput) instrumentation.CreateInput {
 	var r reading
 	out := instrumentation.CreateInput{
-		IdempotencyKey: given(in.IdempotencyKey), Owner: in.Owner.Value(), Name: given(in.Name), Metric: in.Metric,
+		IdempotencyKey: in.IdempotencyKey.Value(), Owner: in.Owner.Value(), Name: given(in.Name), Metric: in.Metric,
 		Predicate: r.predicate(in.Predicate.Value()), Decompositions: in.Decompositions.Value(), Scope: r.scope(in.Scope),
 		Targets: r.targets(in.Targets.Value()), Tags: tagsOf(in.Tags.Value()),
-		Granularity: in.GranularitySeconds.Value(), TTL: in.TTLSeconds.Value(), PreviewToken: given(in.PreviewToken),
+		Granularity: in.GranularitySeconds.Value(), TTL: in.TTLSeconds.Value(), PreviewToken: in.PreviewToken.Value(),
 	}
 	out.Mistakes = r.mistakes
 	return out
@@ -102,7 +102,7 @@ func updateInputOf(in model.UpdateInstrumentationInput) instrumentation.UpdateIn
 func cloneInputOf(in model.CloneInstrumentationInput) instrumentation.CloneInput {
 	var r reading
 	out := instrumentation.CloneInput{
-		ID: instrumentation.ID(in.ID), IdempotencyKey: given(in.IdempotencyKey), Name: optionalOf(in.Name),
+		ID: instrumentation.ID(in.ID), IdempotencyKey: in.IdempotencyKey.Value(), Name: optionalOf(in.Name),
 		Granularity: pointerOf(in.GranularitySeconds), TTL: pointerOf(in.TTLSeconds),
 	}
 	if v, set := in.Predicate.ValueOK(); set {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/99designs/gqlgen/complexity"
@@ -57,13 +56,13 @@ func (*gate) Validate(graphql.ExecutableSchema) error { return nil }
 func (g *gate) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
 	who := caller(ctx)
 	op.DisableIntrospection = false
-	if !g.open && !mayIntrospect[who.Kind] && introspects(op.Operation.SelectionSet) {
+	if !g.open && !mayIntrospect[who.Kind] && introspections(op.Operation.SelectionSet) > 0 {
 		return (&refusal{code: codeForbidden, message: "Introspection is for operators, services and tenants who say who they are."}).gqlerror()
 	}
 	if d := depth(op.Operation.SelectionSet, g.limits.Depth); d > g.limits.Depth {
 		return (&refusal{code: codeTooComplex, message: fmt.Sprintf("Fields are nested more than %d deep.", g.limits.Depth)}).gqlerror()
 	}
-	cost := complexity.Calculate(ctx, g.schema, op.Operation, op.Variables)
+	cost := complexity.Calculate(ctx, g.schema, op.Operation, op.Variables) + introspectionCost*introspections(op.Operation.SelectionSet)
 	if cost > g.limits.Complexity {
 		return (&refusal{code: codeTooComplex, message: fmt.Sprintf(
 			"The operation has complexity %d; at most %d is allowed. Ask for smaller pages or fewer fields.", cost, g.limits.Complexity)}).gqlerror()
@@ -104,22 +103,29 @@ func remote(ctx context.Context) string {
 	return text
 }
 
-// introspects reports whether an operation asks for the schema. Its set is the root's.
-func introspects(set ast.SelectionSet) bool {
-	return slices.ContainsFunc(set, func(selection ast.Selection) bool {
+// introspectionCost is what each __schema or __type costs beside its fields. The lists below them are long, and no field
+// says how long. Tools send one or two.
+const introspectionCost = 2000
+
+// introspections counts how often an operation asks for the schema. Its set is the root's.
+func introspections(set ast.SelectionSet) int {
+	n := 0
+	for _, selection := range set {
 		switch selection := selection.(type) {
 		case *ast.Field:
-			return selection.Name == "__schema" || selection.Name == "__type"
+			if selection.Name == "__schema" || selection.Name == "__type" {
+				n++
+			}
 		case *ast.InlineFragment:
-			return introspects(selection.SelectionSet)
+			n += introspections(selection.SelectionSet)
 		case *ast.FragmentSpread:
-			return introspects(selection.Definition.SelectionSet)
+			n += introspections(selection.Definition.SelectionSet)
 		}
-		return false
-	})
+	}
+	return n
 }
 
-// depth is how deep fields are nested, counted up to one more than most. Introspection has a limit of its own.
+// depth is how deep fields are nested, counted up to one more than most. Introspection has a cost instead.
 func depth(set ast.SelectionSet, most int) int {
 	deepest := 0
 	for _, selection := range set {

@@ -102,6 +102,7 @@ func New(o Options) (*Server, error) {
 	s.exec.SetDisableSuggestion(!o.Dev)
 	s.exec.SetQueryCache(newQueryCache())
 	s.exec.Use(pages{o.Service})
+	s.exec.Use(variables{schema.Schema()})
 	s.exec.Use(&gate{schema: schema, limits: o.Limits, limiter: o.Limiter, open: o.Dev, log: o.Logger})
 
 	sockets := o.Websocket
@@ -166,7 +167,7 @@ func (s *Server) graphql(w http.ResponseWriter, r *http.Request) {
 // authenticated finds out who calls, or answers the request. Nobody is a caller too; the rules refuse what needs one.
 func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, refuse func(http.ResponseWriter, int, error)) (context.Context, bool) {
 	ctx := withRemote(withCorrelation(r.Context()), r)
-	who, err := s.opts.Authenticator.Authenticate(r)
+	who, err := s.opts.Authenticator.Authenticate(r.WithContext(ctx))
 	switch {
 	case err == nil:
 		return identity.WithCaller(ctx, who), true

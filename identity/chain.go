@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,17 +28,30 @@ func (c chain) Authenticate(r *http.Request) (Caller, error) {
 		case errors.Is(err, ErrNoCredentials):
 			continue
 		case errors.Is(err, ErrBadCredentials):
-			c.log.WarnContext(r.Context(), "credentials refused", "remote", r.RemoteAddr, "error", err)
+			c.log.WarnContext(r.Context(), "credentials refused", "remote", r.RemoteAddr, "correlationId", CorrelationID(r.Context()), "error", err)
 			return Caller{}, ErrBadCredentials
 		}
-		c.log.ErrorContext(r.Context(), "credentials could not be checked", "remote", r.RemoteAddr, "error", err)
+		c.log.ErrorContext(r.Context(), "credentials could not be checked", "remote", r.RemoteAddr, "correlationId", CorrelationID(r.Context()), "error", err)
 		return Caller{}, ErrUnavailable
 	}
 	if len(r.Header.Values("Authorization")) > 0 {
-		c.log.WarnContext(r.Context(), "credentials refused", "remote", r.RemoteAddr, "error", "nothing reads them")
+		c.log.WarnContext(r.Context(), "credentials refused", "remote", r.RemoteAddr, "correlationId", CorrelationID(r.Context()), "error", "nothing reads them")
 		return Caller{}, ErrBadCredentials
 	}
 	return Caller{}, ErrNoCredentials
+}
+
+type correlationKey struct{}
+
+// WithCorrelationID keeps the id that the answer to a request carries, for the log.
+func WithCorrelationID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, correlationKey{}, id)
+}
+
+// CorrelationID returns what WithCorrelationID kept, "" where it kept nothing.
+func CorrelationID(ctx context.Context) string {
+	id, _ := ctx.Value(correlationKey{}).(string)
+	return id
 }
 
 // bearer returns the bearer token of a request, ErrNoCredentials where there is none.

@@ -17,7 +17,7 @@ func Some[T any](v T) Optional[T] { return Optional[T]{Set: true, Value: v} }
 
 // CreateInput is a wish.
 type CreateInput struct {
-	IdempotencyKey string
+	IdempotencyKey *string    // nil: none
 	Owner          *uuid.UUID // nil: a tenant's own, else the operators' own
 	Name           string
 	Metric         string
@@ -26,9 +26,9 @@ type CreateInput struct {
 	Scope          Scope
 	Targets        []measure.Target // none: the configured default
 	Tags           []Tag
-	Granularity    *int // seconds; nil: 1
-	TTL            *int // seconds; nil: the policy's for tracing metrics, unlimited for others
-	PreviewToken   string
+	Granularity    *int    // seconds; nil: 1
+	TTL            *int    // seconds; nil: the policy's for tracing metrics, unlimited for others
+	PreviewToken   *string // nil: none
 
 	// Mistakes are those that reading the input has found (see ScopeFrom, PredicateFrom and TargetsFrom). They are
 	// reported together with those that the rules find, and the members that they are about are not judged again.
@@ -51,7 +51,7 @@ type UpdateInput struct {
 // CloneInput makes a new instrumentation of another's owner and metric. What is unset is taken from the other.
 type CloneInput struct {
 	ID             ID
-	IdempotencyKey string
+	IdempotencyKey *string
 	Name           Optional[string]
 	Predicate      Optional[measure.Predicate]
 	Decompositions Optional[[]string]

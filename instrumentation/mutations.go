@@ -16,6 +16,9 @@ import (
 // attempts bounds how often a change that names no revision is tried again on a record that moves.
 const attempts = 5
 
+// recordWait bounds how long an audit entry may hold up an answer.
+const recordWait = 2 * time.Second
+
 // Create makes an instrumentation. A key that was used for the same input returns the instrumentation made then.
 func (s *Service) Create(ctx context.Context, c identity.Caller, in CreateInput) (*Instrumentation, error) {
 	return s.create(ctx, c, "createInstrumentation", "", in)
@@ -34,18 +37,18 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 		return nil, s.refused(ctx, audit, err)
 	}
 	if rec.ID, err = NewID(rec.CreatedAt, s.entropy); err != nil {
-		return nil, fmt.Errorf("create an instrumentation: %w", err)
+		return nil, s.refused(ctx, audit, fmt.Errorf("create an instrumentation: %w", err))
 	}
-	audit.Subject = string(rec.ID)
 	all, tracing := s.policy.quota(owner)
 	change := Change{
-		Record: rec, IdempotencyKey: in.IdempotencyKey, InputDigest: inputDigest(origin, owner, in),
+		Record: rec, IdempotencyKey: valueOr(in.IdempotencyKey, ""), InputDigest: inputDigest(origin, owner, in),
 		MaxLive: all, MaxTracing: tracing, Audit: audit,
 	}
+	change.Audit.Subject = string(rec.ID) // what is refused never has it
 	made, err := s.first(ctx, change, in)
 	if errors.Is(err, ErrNotFound) {
-		if in.PreviewToken != "" {
-			if err := s.checkPreview(ctx, c, rec, in.PreviewToken); err != nil {
+		if in.PreviewToken != nil {
+			if err := s.checkPreview(ctx, c, rec, *in.PreviewToken); err != nil {
 				return nil, s.refused(ctx, audit, err)
 			}
 		}
@@ -59,8 +62,8 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 		err = quotaMistake(rec, quota.Has, all, tracing)
 	case errors.Is(err, ErrNotFound):
 		err = mistake(CodeNotFound, "idempotencyKey", "what was made with the key has been deleted since; use another key to make it again")
-	case err != nil:
-		return nil, fmt.Errorf("create an instrumentation: %w", err)
+	case err != nil: // it may have been made all the same
+		return nil, s.refused(ctx, change.Audit, fmt.Errorf("create an instrumentation: %w", err))
 	}
 	if err != nil {
 		return nil, s.refused(ctx, audit, err)
@@ -77,7 +80,7 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 // first answer stands however the places have changed since, and whether or not the preview has lapsed. A commit that
 // expects a record which does not exist changes nothing, and looks at the key before that.
 func (s *Service) first(ctx context.Context, c Change, in CreateInput) (Instrumentation, error) {
-	if in.IdempotencyKey == "" || in.PreviewToken == "" {
+	if in.IdempotencyKey == nil || in.PreviewToken == nil {
 		return Instrumentation{}, ErrNotFound
 	}
 	c.Expect = 1
@@ -219,7 +222,7 @@ func (s *Service) change(
 		case errors.Is(err, ErrNotFound):
 			return nil, s.refused(ctx, audit, missing(err))
 		}
-		return nil, fmt.Errorf("%s %s: %w", action, id, err)
+		return nil, s.refused(ctx, audit, fmt.Errorf("%s %s: %w", action, id, err))
 	}
 }
 
@@ -232,7 +235,7 @@ func (s *Service) Refresh(ctx context.Context, c identity.Caller, id ID) (*Instr
 	}
 	audit.Owner = rec.Owner
 	if err := s.queue.Evaluate(ctx, rec.ID, rec.Revision); err != nil {
-		return nil, fmt.Errorf("refresh %s: %w", id, err)
+		return nil, s.refused(ctx, audit, fmt.Errorf("refresh %s: %w", id, err))
 	}
 	s.record(ctx, audit)
 	rec = s.show(c, rec)
@@ -265,7 +268,7 @@ func (s *Service) Delete(ctx context.Context, c identity.Caller, id ID) error {
 		case errors.Is(err, ErrNotFound):
 			return s.refused(ctx, audit, missing(err))
 		}
-		return fmt.Errorf("delete %s: %w", id, err)
+		return s.refused(ctx, audit, fmt.Errorf("delete %s: %w", id, err))
 	}
 }
 
@@ -273,6 +276,7 @@ func (s *Service) Delete(ctx context.Context, c identity.Caller, id ID) error {
 // are not counted. On an error some may be deleted; deleted says how many.
 func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, expected int) (deleted int, err error) {
 	audit := s.audit(c, "deleteInstrumentations", "")
+	audit.Detail = fmt.Sprintf("expected %d", expected)
 	f, empty, err := s.restrict(ctx, c, f)
 	if err != nil {
 		return 0, s.refused(ctx, audit, err)
@@ -288,7 +292,7 @@ func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, e
 	for p := (Page{First: MaxPage}); !empty && len(f.States) > 0; {
 		found, next, _, err := s.store.Search(ctx, f, p)
 		if err != nil {
-			return 0, fmt.Errorf("find what to delete: %w", err)
+			return 0, s.refused(ctx, audit, fmt.Errorf("find what to delete: %w", err))
 		}
 		for _, rec := range found {
 			if sees(c, rec.Owner) {
@@ -304,7 +308,6 @@ func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, e
 		}
 		p.After = string(found[len(found)-1].ID)
 	}
-	audit.Detail = fmt.Sprintf("expected %d", expected)
 	if len(ids) > expected {
 		return 0, s.refused(ctx, audit, mistake(CodeCountMismatch, "expectedCount", "more than %d match", expected))
 	}
@@ -314,7 +317,8 @@ func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, e
 	for _, id := range ids {
 		// What somebody else has deleted meanwhile is deleted.
 		if err := s.Delete(ctx, c, id); err != nil && !errors.Is(err, ErrNotFound) {
-			return deleted, err
+			audit.Detail = fmt.Sprintf("deleted %d of %d", deleted, expected)
+			return deleted, s.refused(ctx, audit, err)
 		}
 		deleted++
 	}
@@ -330,14 +334,17 @@ func (s *Service) audit(c identity.Caller, action, subject string) Audit {
 	}
 }
 
-// record appends an entry for what has happened. The deed stands whether or not it can be recorded.
+// record appends an entry for what has happened, also for a caller who has gone. The deed stands whether or not it can be
+// recorded.
 func (s *Service) record(ctx context.Context, a Audit) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWait)
+	defer cancel()
 	if err := s.store.Record(ctx, a); err != nil {
 		s.log.ErrorContext(ctx, "an audit entry is lost", "action", a.Action, "subject", a.Subject, "caller", a.Caller, "result", a.Result, "error", err)
 	}
 }
 
-// refused records that a call of an authenticated caller was refused, and returns why. Faults are not refusals.
+// refused records that a call of an authenticated caller was refused or failed, and returns why.
 func (s *Service) refused(ctx context.Context, a Audit, why error) error {
 	var mistakes UserErrors
 	switch {
@@ -347,8 +354,14 @@ func (s *Service) refused(ctx context.Context, a Audit, why error) error {
 		a.Result = "FORBIDDEN"
 	case errors.Is(why, ErrBadRequest):
 		a.Result = "BAD_REQUEST"
-	default:
+	case errors.Is(why, ErrUnauthenticated):
 		return why
+	case errors.Is(why, ErrNotReady):
+		a.Result = "NOT_READY"
+	case errors.Is(why, ErrNotDurable):
+		a.Result = "NOT_DURABLE"
+	default:
+		a.Result = "FAILED"
 	}
 	s.record(ctx, a)
 	return why

@@ -31,7 +31,7 @@ func (s *Service) NotifyVM(ctx context.Context, c identity.Caller, vm uuid.UUID,
 		return s.refused(ctx, audit, mistake(CodeTypeMismatch, "vm", "it is the uuid of a machine"))
 	}
 	if err := s.queue.NotifyVM(ctx, vm); err != nil {
-		return fmt.Errorf("notify of a changed machine: %w", err)
+		return s.refused(ctx, audit, fmt.Errorf("notify of a changed machine: %w", err))
 	}
 	s.record(ctx, audit)
 	return nil
@@ -44,7 +44,7 @@ func (s *Service) RefreshAll(ctx context.Context, c identity.Caller) error {
 		return s.refused(ctx, audit, err)
 	}
 	if err := s.queue.Sweep(ctx); err != nil {
-		return fmt.Errorf("start a sweep: %w", err)
+		return s.refused(ctx, audit, fmt.Errorf("start a sweep: %w", err))
 	}
 	s.record(ctx, audit)
 	return nil
@@ -82,7 +82,7 @@ func (s *Service) StopTracing(ctx context.Context, c identity.Caller, hosts []uu
 		return s.refused(ctx, audit, err)
 	}
 	if err := s.queue.StopTracing(ctx, hosts, reason); err != nil {
-		return fmt.Errorf("stop tracing: %w", err)
+		return s.refused(ctx, audit, fmt.Errorf("stop tracing: %w", err))
 	}
 	s.record(ctx, audit)
 	return nil
@@ -98,7 +98,7 @@ func (s *Service) ConfirmGuard(ctx context.Context, c identity.Caller, id string
 	case errors.Is(err, ErrNotFound):
 		return s.refused(ctx, audit, mistake(CodeNotFound, "id", "no such guard waits"))
 	case err != nil:
-		return fmt.Errorf("confirm a guard: %w", err)
+		return s.refused(ctx, audit, fmt.Errorf("confirm a guard: %w", err))
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (s *Service) CreateJoinToken(ctx context.Context, c identity.Caller, host u
 	}
 	token, err := s.agents.CreateJoinToken(ctx, host, ttl)
 	if err != nil {
-		return "", fmt.Errorf("create a join token: %w", err)
+		return "", s.refused(ctx, audit, fmt.Errorf("create a join token: %w", err))
 	}
 	s.record(ctx, audit)
 	return token, nil
@@ -147,7 +147,7 @@ func (s *Service) RevokeAgent(ctx context.Context, c identity.Caller, host uuid.
 	case errors.Is(err, ErrNotFound):
 		return s.refused(ctx, audit, mistake(CodeNotFound, "host", "the host has no agent"))
 	case err != nil:
-		return fmt.Errorf("revoke an agent: %w", err)
+		return s.refused(ctx, audit, fmt.Errorf("revoke an agent: %w", err))
 	}
 	s.record(ctx, audit)
 	return nil

@@ -56,7 +56,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	scope := in.Scope{And: []in.Scope{tag("role", "db"), {All: true}}}
 	token := preview(t, w, c, in.PreviewInput{Scope: scope, Metric: "cpu.usage"}).Token
 	try := func(c identity.Caller, token string, change ...func(*in.CreateInput)) []string {
-		wish := counter(append([]func(*in.CreateInput){func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, token }}, change...)...)
+		wish := counter(append([]func(*in.CreateInput){func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, &token }}, change...)...)
 		_, err := w.Create(t.Context(), c, wish)
 		return mistakes(t, err)
 	}
@@ -75,7 +75,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	any := preview(t, w, c, in.PreviewInput{Scope: scope}).Token
 	require.Nil(t, try(c, any, func(wish *in.CreateInput) { wish.Metric = "test.ops" }), "a preview of no metric binds none")
 
-	for _, forged := range []string{"x", "!", token[:len(token)-4], token + "AAAA", token[:40] + "A" + token[41:], base64.RawURLEncoding.EncodeToString(make([]byte, 100))} {
+	for _, forged := range []string{"", "x", "!", token[:len(token)-4], token + "AAAA", token[:40] + "A" + token[41:], base64.RawURLEncoding.EncodeToString(make([]byte, 100))} {
 		if forged != token {
 			require.Equal(t, stale, try(c, forged))
 		}
@@ -88,7 +88,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 		raw[i] ^= 1
 	}
 	other := it.NewWorld(t, func(o *in.Options) { o.Secret = []byte("another") })
-	_, err = other.Create(t.Context(), c, counter(func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, token }))
+	_, err = other.Create(t.Context(), c, counter(func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, &token }))
 	require.Equal(t, stale, mistakes(t, err))
 
 	w.Store.RemoveVM(vms[0][0].UUID)
@@ -106,7 +106,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	bobs.Owner = bob
 	w.Store.PutVMs(bobs)
 
-	keyed := func(in *in.CreateInput) { in.IdempotencyKey = "k" }
+	keyed := func(in *in.CreateInput) { in.IdempotencyKey = ptr("k") }
 	require.Nil(t, try(c, token, keyed))
 	first := last(w).Subject
 	w.Clock.Advance(10 * time.Minute)
@@ -114,6 +114,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	w.Clock.Advance(time.Millisecond)
 	require.Equal(t, stale, try(c, token))
 	require.Equal(t, "PREVIEW_STALE", last(w).Result)
+	require.Empty(t, last(w).Subject, "nothing has been made")
 	require.Nil(t, try(c, token, keyed), "the first answer to the key stands, though the preview has lapsed")
 	require.Equal(t, first, last(w).Subject)
 	require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, try(c, token, keyed, func(in *in.CreateInput) { in.Name = "another" }))
@@ -124,7 +125,7 @@ func TestPreviewTokenOfWholeHosts(t *testing.T) {
 	w.Fleet(2)
 	scope := in.Scope{EveryHost: true}
 	token := preview(t, w, it.Operator(), in.PreviewInput{Scope: scope}).Token
-	wish := counter(func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, token })
+	wish := counter(func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, &token })
 	create(t, w, it.Operator(), wish)
 	w.Store.PutHosts(in.FleetHost{Host: inventory.Host{UUID: uuid.New(), Name: "new"}})
 	_, err := w.Create(t.Context(), it.Operator(), wish)
@@ -141,7 +142,7 @@ func TestPreviewTokenOfManyPlacesStaysSmall(t *testing.T) {
 	}
 	token := preview(t, w, it.Tenant(alice), in.PreviewInput{Scope: in.Scope{All: true}}).Token
 	require.Less(t, len(token), 200)
-	wish := counter(func(in *in.CreateInput) { in.PreviewToken = token })
+	wish := counter(func(in *in.CreateInput) { in.PreviewToken = &token })
 	create(t, w, it.Tenant(alice), wish)
 	last.UUID = uuid.New()
 	w.Store.PutVMs(last)

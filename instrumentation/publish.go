@@ -59,6 +59,7 @@ func (s *Service) Publish(ctx context.Context, c identity.Caller, in PublishInpu
 		switch {
 		case !ok:
 		case have.Digest == d.Digest && !retired && (len(d.Signature) == 0 || string(have.Signature) == string(d.Signature) && have.KeyID == d.KeyID):
+			s.record(ctx, audit)
 			return nil
 		case have.Digest == d.Digest && len(d.Signature) == 0: // offered again
 			d.Signature, d.KeyID = have.Signature, have.KeyID
@@ -114,6 +115,7 @@ func (s *Service) Retire(ctx context.Context, c identity.Caller, name string) er
 		case !ok:
 			return mistake(CodeUnknownMetric, "name", "there is no metric %q", clip(name))
 		case retired:
+			s.record(ctx, audit)
 			return nil
 		}
 		return s.publisher.RetireMetric(ctx, expect, d, audit)
@@ -127,7 +129,7 @@ func (s *Service) publish(ctx context.Context, audit Audit, change func(expect s
 	}
 	for try := 1; ; try++ {
 		if err := s.publisher.Sync(ctx); err != nil {
-			return fmt.Errorf("%s: %w", audit.Action, err)
+			return s.refused(ctx, audit, fmt.Errorf("%s: %w", audit.Action, err))
 		}
 		err := change(s.publisher.Revision())
 		switch {
@@ -146,7 +148,7 @@ func (s *Service) publish(ctx context.Context, audit Audit, change func(expect s
 			}
 			return nil
 		}
-		return fmt.Errorf("%s: %w", audit.Action, err)
+		return s.refused(ctx, audit, fmt.Errorf("%s: %w", audit.Action, err))
 	}
 }
 

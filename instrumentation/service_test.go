@@ -82,7 +82,7 @@ func TestFaultsOfTheStoreAreNoMistakesOfTheCaller(t *testing.T) {
 func TestSameKeySameInputSameInstrumentation(t *testing.T) {
 	w := it.NewWorld(t)
 	wish := tracing(func(c *in.CreateInput) {
-		c.IdempotencyKey = "k"
+		c.IdempotencyKey = ptr("k")
 		c.Scope = in.Scope{And: []in.Scope{tag("role", "db", "web"), {VMs: []uuid.UUID{vmA, vmB}}}}
 		c.Tags = []in.Tag{{Key: "a"}, {Key: "b"}}
 	})
@@ -107,7 +107,7 @@ func TestSameKeySameInputSameInstrumentation(t *testing.T) {
 		require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, mistakes(t, err), name)
 		require.ErrorIs(t, err, in.ErrIdempotency)
 	}
-	_, err := w.Clone(t.Context(), it.Tenant(alice), in.CloneInput{ID: first.ID, IdempotencyKey: "k"})
+	_, err := w.Clone(t.Context(), it.Tenant(alice), in.CloneInput{ID: first.ID, IdempotencyKey: ptr("k")})
 	require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, mistakes(t, err), "a clone is not a create")
 	w.Clock.Advance(2 * time.Hour)
 	require.NotEqual(t, first.ID, create(t, w, it.Tenant(alice), wish).ID, "keys are remembered for a day")

@@ -53,21 +53,19 @@ func (s *Service) build(c identity.Caller, owner uuid.UUID, in CreateInput) (Ins
 		Revision: 1, Name: in.Name, Owner: owner, Metric: in.Metric, Decompositions: slices.Clone(in.Decompositions),
 		Scope: in.Scope, CreatedBy: c.ID, CreatedAt: r.now, UpdatedAt: r.now, State: Created,
 	}
-	if len(in.IdempotencyKey) > maxKeyBytes {
-		r.add(CodeLimitExceeded, []string{"idempotencyKey"}, "it is longer than %d bytes", maxKeyBytes)
+	if in.IdempotencyKey != nil {
+		r.key(*in.IdempotencyKey)
 	}
 	r.name(in.Name)
-	metric := r.metric(s.catalog, in.Metric)
-	if metric != nil {
-		if r.judged("predicate") {
-			rec.Predicate = r.predicate(metric, in.Predicate)
-		}
-		if r.judged("decompositions") {
-			r.decompositions(metric, in.Decompositions)
-		}
-		rec.Tracing = metric.NeedsTracing(slices.Concat(in.Predicate.Fields(), in.Decompositions)...)
-		rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL)
+	metric := r.metric(s.catalog, in.Metric) // nil where it is mistaken: what does not depend on it is judged all the same
+	if r.judged("predicate") {
+		rec.Predicate = r.predicate(metric, in.Predicate)
 	}
+	if r.judged("decompositions") {
+		r.decompositions(metric, in.Decompositions)
+	}
+	rec.Tracing = metric != nil && metric.NeedsTracing(slices.Concat(in.Predicate.Fields(), in.Decompositions)...)
+	rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL)
 	r.scope(in.Scope)
 	rec.Targets = r.targets(in.Targets)
 	rec.Tags = r.tags(in.Tags)
@@ -104,6 +102,13 @@ func (s *Service) apply(c identity.Caller, rec *Instrumentation, in UpdateInput,
 		rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL.Value)
 	}
 	return r.found.orNil()
+}
+
+func (r *rules) key(key string) {
+	if key == "" {
+		r.add(CodeTypeMismatch, []string{"idempotencyKey"}, "it is empty")
+	}
+	r.text(key, maxKeyBytes, "idempotencyKey")
 }
 
 func (r *rules) name(name string) {
@@ -143,6 +148,7 @@ func (r *rules) metric(known Catalog, name string) *catalog.Metric {
 	return nil
 }
 
+// predicate judges only the form of the predicate of an unknown metric.
 func (r *rules) predicate(m *catalog.Metric, p measure.Predicate) measure.Predicate {
 	var wrong *measure.PredicateError
 	if err := p.Validate(); errors.As(err, &wrong) {
@@ -156,7 +162,7 @@ func (r *rules) predicate(m *catalog.Metric, p measure.Predicate) measure.Predic
 	if leaves > r.PredicateLeaves {
 		r.add(CodeInvalidPredicate, []string{"predicate"}, "it has more than %d comparisons", r.PredicateLeaves)
 	}
-	if depth > r.PredicateDepth || leaves > r.PredicateLeaves {
+	if m == nil || depth > r.PredicateDepth || leaves > r.PredicateLeaves {
 		return p
 	}
 	for _, wrong := range p.Check(m.FieldTypes(!r.tenant)) {
@@ -167,7 +173,7 @@ func (r *rules) predicate(m *catalog.Metric, p measure.Predicate) measure.Predic
 
 func (r *rules) predicateMistake(m *catalog.Metric, wrong *measure.PredicateError) {
 	r.add(Code(wrong.Code), append([]string{"predicate"}, wrong.Path...), "%s", wrong.Message)
-	if wrong.Code == measure.UnknownField {
+	if m != nil && wrong.Code == measure.UnknownField {
 		r.found[len(r.found)-1].Message += " in metric " + m.Name
 	}
 }
@@ -184,6 +190,10 @@ func predicateSize(p measure.Predicate) (depth, leaves int) {
 }
 
 func (r *rules) decompositions(m *catalog.Metric, names []string) {
+	if m == nil {
+		r.names(names)
+		return
+	}
 	discrete, numeric := 0, 0
 	fields := make([]string, len(m.Fields))
 	for i, f := range m.Fields {
@@ -210,6 +220,20 @@ func (r *rules) decompositions(m *catalog.Metric, names []string) {
 		}
 		if i > len(m.Fields) { // a field more than there are is named twice or unknown
 			return
+		}
+	}
+}
+
+// names judges the decompositions of an unknown metric, of whose fields nothing is known.
+func (r *rules) names(names []string) {
+	for i, name := range names {
+		path := []string{"decompositions", strconv.Itoa(i)}
+		if most := r.DiscreteDecompositions + numericDecomps; i == most {
+			r.add(CodeLimitExceeded, path, "%d fields at most", most)
+			return
+		}
+		if slices.Index(names, name) < i {
+			r.add(CodeLimitExceeded, path, "field %s is named twice", clip(name))
 		}
 	}
 }
@@ -285,6 +309,7 @@ func (r *rules) granularity(asked *int) int {
 }
 
 // ttl returns how long something lives, in seconds (0: without end), and when that is over. What traces always has an end.
+// For an unknown metric, nil, the policy's bounds hold.
 func (r *rules) ttl(m *catalog.Metric, tracing bool, asked *int) (int, time.Time) {
 	longest := seconds(r.MaxTTL)
 	if tracing {
@@ -306,7 +331,10 @@ func (r *rules) ttl(m *catalog.Metric, tracing bool, asked *int) (int, time.Time
 		return 0, time.Time{}
 	}
 	if ttl < 1 || ttl > longest {
-		r.add(CodeTTLExceeded, []string{"ttlSeconds"}, "it is between 1 and %d for metric %s", longest, m.Name)
+		r.add(CodeTTLExceeded, []string{"ttlSeconds"}, "it is between 1 and %d", longest)
+		if m != nil {
+			r.found[len(r.found)-1].Message += " for metric " + m.Name
+		}
 		return 0, time.Time{}
 	}
 	return ttl, r.now.Add(time.Duration(ttl) * time.Second)

@@ -121,7 +121,21 @@ func TestEveryMistakeHasItsCodeAndPath(t *testing.T) {
 		{"lives never", it.Tenant(alice), func(w *in.CreateInput) { w.TTL = ptr(0) }, []string{"TTL_EXCEEDED ttlSeconds"}},
 		{"lives backwards", it.Tenant(alice), func(w *in.CreateInput) { w.TTL = ptr(-5) }, []string{"TTL_EXCEEDED ttlSeconds"}},
 		{"lives for ages", it.Tenant(alice), func(w *in.CreateInput) { w.Metric, w.TTL = "cpu.usage", ptr(1<<31-1) }, []string{"TTL_EXCEEDED ttlSeconds"}},
-		{"long key", it.Tenant(alice), func(w *in.CreateInput) { w.IdempotencyKey = big }, []string{"LIMIT_EXCEEDED idempotencyKey"}},
+		{"long key", it.Tenant(alice), func(w *in.CreateInput) { w.IdempotencyKey = ptr(big) }, []string{"LIMIT_EXCEEDED idempotencyKey"}},
+		{"empty key", it.Tenant(alice), func(w *in.CreateInput) { w.IdempotencyKey = ptr("") }, []string{"TYPE_MISMATCH idempotencyKey"}},
+		{"control character in a key", it.Tenant(alice), func(w *in.CreateInput) { w.IdempotencyKey = ptr("a\x00") }, []string{"TYPE_MISMATCH idempotencyKey"}},
+		{"unknown metric, and what does not depend on it", it.Tenant(alice), func(w *in.CreateInput) {
+			w.Metric, w.TTL, w.Predicate = "nope", ptr(-5), measure.Predicate{Op: measure.And}
+			w.Decompositions = []string{"a", "a", "b", "c", "d", "e", "f"}
+			w.Tags, w.Targets = []in.Tag{{}}, []measure.Target{{}}
+		}, []string{
+			"UNKNOWN_METRIC metric", "INVALID_PREDICATE predicate.and", "LIMIT_EXCEEDED decompositions.1", "LIMIT_EXCEEDED decompositions.5",
+			"TTL_EXCEEDED ttlSeconds", "INVALID_TARGET targets.0", "TYPE_MISMATCH tags.0.key",
+		}},
+		{"unknown metric, and fields that it might have", it.Tenant(alice), func(w *in.CreateInput) {
+			w.Metric, w.TTL, w.Predicate, w.Decompositions = "nope", ptr(7201), eq("a", "x"), []string{"a", "b"}
+		}, []string{"UNKNOWN_METRIC metric"}},
+		{"unknown metric for ages", it.Tenant(alice), func(w *in.CreateInput) { w.Metric, w.TTL = "nope", ptr(1<<31-1) }, []string{"UNKNOWN_METRIC metric", "TTL_EXCEEDED ttlSeconds"}},
 		{"everything at once", it.Tenant(alice), func(w *in.CreateInput) {
 			w.Name, w.Metric, w.Scope, w.Granularity = strings.Repeat("n", 129), "nope", in.Scope{}, ptr(0)
 		}, []string{"LIMIT_EXCEEDED name", "UNKNOWN_METRIC metric", "INVALID_SCOPE scope", "LIMIT_EXCEEDED granularitySeconds"}},
@@ -138,6 +152,7 @@ func TestEveryMistakeHasItsCodeAndPath(t *testing.T) {
 			if test.want != nil {
 				require.Nil(t, rec)
 				require.Equal(t, strings.Fields(test.want[0])[0], last(w).Result, "refusals are on record")
+				require.Empty(t, last(w).Subject, "nothing has been made")
 				return
 			}
 			require.NoError(t, w.Delete(t.Context(), it.Operator(), rec.ID))

@@ -15,10 +15,10 @@ compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=("Postgre
 [ "$(id -u)" = 0 ] || missing+=("root: the tests that make cgroups or trace")
 
 # What runs whole processes comes last and one package at a time, so that they do not starve each other. Most of what such
-# tests do is waiting, so that several run beside each other. Full counts are in "make prove".
+# tests do is waiting, so that several run beside each other. Full counts, and the load tool, are in "make prove".
 status=0
-$GO test -race -timeout "$TIMEOUT" $($GO list ./... | grep -v '^iapi/tests/') || status=1
-$GO test -race -timeout "$TIMEOUT" -p 1 -parallel 3 ./tests/... || status=1
+$GO test -race -timeout "$TIMEOUT" -p 3 $($GO list ./... | grep -v '^iapi/tests/') || status=1
+$GO test -race -timeout "$TIMEOUT" -p 1 -parallel 4 ./tests/api ./tests/e2e ./tests/faults ./tests/kill ./tests/schema || status=1
 
 if [ ${#missing[@]} -gt 0 ]; then
   echo

@@ -77,8 +77,11 @@ type step struct {
 	Action string   `json:"action"` // create, update, replace or none
 	ID     string   `json:"id,omitempty"`
 	Diff   []string `json:"diff,omitempty"`
+	Result string   `json:"result,omitempty"` // as the summary counts it; empty: only planned
+	Error  string   `json:"error,omitempty"`  // why it was not done
 
 	create, update map[string]any
+	revision       int // of the one that stands
 }
 
 func (c applyCmd) Run(ctx context.Context, s streams) error {
@@ -87,6 +90,7 @@ func (c applyCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	cl := c.client()
+	cl.notes = s.err
 	steps, err := plan(ctx, cl, wishes)
 	if err != nil {
 		return err
@@ -103,23 +107,15 @@ func (c applyCmd) Run(ctx context.Context, s streams) error {
 		if err := c.confirm(s, steps); err != nil {
 			return err
 		}
-		for i := range steps {
-			if err := steps[i].do(ctx, cl); err != nil {
-				return fmt.Errorf("%s %s: %w", steps[i].Action, steps[i].Name, err)
-			}
-		}
+		return c.perform(ctx, s, cl, steps)
 	}
 	return c.print(s.out, steps, func(w io.Writer) {
 		count := make(map[string]int)
 		for _, st := range steps {
 			count[st.Action]++
 		}
-		verb := "done"
-		if c.DryRun {
-			verb = "nothing was changed"
-		}
-		fmt.Fprintf(w, "%d to create, %d to update, %d to replace, %d as they should be: %s\n",
-			count["create"], count["update"], count["replace"], count["none"], verb)
+		fmt.Fprintf(w, "%d to create, %d to update, %d to replace, %d as they should be: nothing was changed\n",
+			count["create"], count["update"], count["replace"], count["none"])
 	})
 }
 
@@ -189,41 +185,32 @@ func parseManifest(raw []byte) ([]wish, error) {
 
 // plan compares each wish with what stands.
 func plan(ctx context.Context, cl *client, wishes []wish) ([]step, error) {
-	standing := make(map[string]map[string]instrumentationView) // by owner and name
+	names := make(map[string][]string) // of each owner
+	for _, w := range wishes {
+		names[w.Owner] = append(names[w.Owner], w.Name)
+	}
+	owners := make(map[string]map[string][]instrumentationView)
 	steps := make([]step, 0, len(wishes))
 	for _, w := range wishes {
-		owned, ok := standing[w.Owner]
-		if !ok {
-			filter := map[string]any{}
-			if w.Owner != "" {
-				filter["owner"] = w.Owner
-			}
-			all, _, err := pages[instrumentationView](ctx, cl, listDocument, map[string]any{"filter": filter}, 0)
-			if err != nil {
-				return nil, err
-			}
-			owned = make(map[string]instrumentationView)
-			for _, i := range all {
-				if i.State == "DELETING" || i.State == "EXPIRED" || i.name() == "" || (w.Owner == "") != (i.Owner == nil) {
-					continue
-				}
-				if _, double := owned[i.name()]; double {
-					return nil, &exitError{code: exitFailed, err: fmt.Errorf("there are two instrumentations named %q; rename or delete one", i.name())}
-				}
-				owned[i.name()] = i
-			}
-			standing[w.Owner] = owned
-		}
 		create, err := w.createInput()
 		if err != nil {
 			return nil, err
 		}
+		if owners[w.Owner] == nil {
+			if owners[w.Owner], err = standingOf(ctx, cl, w.Owner, names[w.Owner]); err != nil {
+				return nil, err
+			}
+		}
 		st := step{Name: w.Name, Owner: w.Owner, Action: "create", create: create}
-		if i, ok := owned[w.Name]; ok {
-			st.ID = i.ID
-			st.compare(w, i)
-		} else {
+		switch found := owners[w.Owner][w.Name]; len(found) {
+		case 0:
 			st.Diff = w.lines()
+		case 1:
+			st.ID, st.revision = found[0].ID, found[0].Revision
+			st.compare(w, found[0])
+		default:
+			return nil, &exitError{code: exitFailed, err: fmt.Errorf("there are two instrumentations named %q (%s and %s); rename or delete one",
+				w.Name, found[0].ID, found[1].ID)}
 		}
 		steps = append(steps, st)
 	}
@@ -381,24 +368,6 @@ func (t targetView) input() map[string]any {
 	default:
 		return map[string]any{"otlp": map[string]any{"endpoint": t.Endpoint}}
 	}
-}
-
-func (st *step) do(ctx context.Context, cl *client) error {
-	switch st.Action {
-	case "update":
-		return cl.one(ctx, updateDocument, map[string]any{"input": st.update}, nil)
-	case "create", "replace":
-		var made mutated
-		if err := cl.one(ctx, createDocument, map[string]any{"input": st.create}, &made); err != nil {
-			return err
-		}
-		old := st.ID
-		st.ID = made.Instrumentation.ID
-		if old != "" { // goes only when the new one stands, so that a refusal loses nothing
-			return cl.one(ctx, deleteDocument, map[string]any{"input": map[string]any{"id": old}}, nil)
-		}
-	}
-	return nil
 }
 
 func sortedKeys(m map[string]string) []string {

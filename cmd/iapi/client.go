@@ -33,10 +33,11 @@ type clientFlags struct {
 type client struct {
 	flags clientFlags
 	http  *http.Client
+	notes io.Writer // where it says that it waits
 }
 
 func (f clientFlags) client() *client {
-	return &client{flags: f, http: &http.Client{Timeout: time.Duration(f.Timeout)}}
+	return &client{flags: f, http: &http.Client{Timeout: time.Duration(f.Timeout)}, notes: os.Stderr}
 }
 
 // token is the one given, else the one in the data directory, else none.
@@ -67,6 +68,21 @@ type userError struct {
 	Code    string   `json:"code"`
 }
 
+// refusedError is what userErrors come to.
+type refusedError struct {
+	errs []userError
+	text string
+}
+
+func (e *refusedError) Error() string { return e.text }
+
+// has reports whether the API refused with a code because of a member of the input.
+func (e *refusedError) has(code, member string) bool {
+	return slices.ContainsFunc(e.errs, func(u userError) bool {
+		return u.Code == code && len(u.Path) > 0 && u.Path[len(u.Path)-1] == member
+	})
+}
+
 // refusal is an API's answer that a mutation was not done.
 func refusal(errs []userError) error {
 	if len(errs) == 0 {
@@ -84,7 +100,7 @@ func refusal(errs []userError) error {
 			code = exitNotFound
 		}
 	}
-	return &exitError{code: code, err: errors.New(strings.Join(lines, "\n      "))}
+	return &exitError{code: code, err: &refusedError{errs: errs, text: strings.Join(lines, "\n      ")}}
 }
 
 // ownNames are what the command line and manifests call members of inputs that the API calls otherwise.
@@ -146,7 +162,7 @@ type page[T any] struct {
 // pages reads a list that is the one field of an operation, page by page, up to a limit; 0: all of it. more is the cursor
 // that the rest stands behind, empty where there is none.
 func pages[T any](ctx context.Context, c *client, document string, variables map[string]any, limit int) (all []T, more string, err error) {
-	const most = 500 // of one page
+	const most = 100 // of one page: what is asked for counts towards the rate limit, whether or not there is so much
 	variables = maps.Clone(variables)
 	all = []T{}
 	for {
@@ -169,8 +185,41 @@ func pages[T any](ctx context.Context, c *client, document string, variables map
 	}
 }
 
-// do runs one operation and decodes its data.
+// apiError is an error of a whole operation.
+type apiError struct {
+	code, text string
+	retryAfter float64 // seconds; 0: not said
+}
+
+func (e *apiError) Error() string { return e.text }
+
+// do runs one operation and decodes its data. What the rate limit refuses was not executed, so it is asked again when the
+// API says, as long as --timeout lets all the waiting last.
 func (c *client) do(ctx context.Context, document string, variables map[string]any, data any) error {
+	left := time.Duration(c.flags.Timeout)
+	told := false
+	for {
+		err := c.ask(ctx, document, variables, data)
+		var refused *apiError
+		if !errors.As(err, &refused) || refused.code != "RATE_LIMITED" || refused.retryAfter <= 0 || refused.retryAfter > left.Seconds() {
+			return err
+		}
+		wait := max(time.Duration(refused.retryAfter*float64(time.Second)), time.Millisecond)
+		left -= wait
+		if waited := time.Duration(c.flags.Timeout) - left; waited > time.Second && !told {
+			fmt.Fprintf(c.notes, "The API's rate limit is reached; waiting %s.\n", wait.Round(100*time.Millisecond))
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ask sends one operation once.
+func (c *client) ask(ctx context.Context, document string, variables map[string]any, data any) error {
 	body, err := json.Marshal(map[string]any{"query": document, "variables": variables})
 	if err != nil {
 		return fmt.Errorf("encode the request: %w", err)
@@ -216,8 +265,9 @@ func decodeAnswer(resp *http.Response, raw []byte, data any) error {
 			Message    string `json:"message"`
 			Path       []any  `json:"path"`
 			Extensions struct {
-				Code          string `json:"code"`
-				CorrelationID string `json:"correlationId"`
+				Code          string  `json:"code"`
+				CorrelationID string  `json:"correlationId"`
+				RetryAfter    float64 `json:"retryAfterSeconds"`
 			} `json:"extensions"`
 		} `json:"errors"`
 	}
@@ -245,7 +295,7 @@ func decodeAnswer(resp *http.Response, raw []byte, data any) error {
 		case "INTERNAL":
 			text += " (correlation id " + e.Extensions.CorrelationID + ")"
 		}
-		return &exitError{code: code, err: errors.New(text)}
+		return &exitError{code: code, err: &apiError{code: e.Extensions.Code, text: text, retryAfter: e.Extensions.RetryAfter}}
 	}
 	if err := json.Unmarshal(answer.Data, data); err != nil {
 		return fmt.Errorf("decode the API's answer: %w", err)

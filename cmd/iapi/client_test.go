@@ -225,7 +225,7 @@ func TestApplyIsIdempotentAndShowsTheDifference(t *testing.T) {
 
 	code, out, errs := apply(manifestText)
 	require.Zero(t, code, errs)
-	require.Equal(t, "= web-cpu\n0 to create, 0 to update, 0 to replace, 1 as they should be: done\n", out)
+	require.Equal(t, "= web-cpu\n1 unchanged\n", out)
 
 	code, out, errs = apply(strings.Replace(manifestText, "core", "edge", 1))
 	require.Zero(t, code, errs)

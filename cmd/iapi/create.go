@@ -71,8 +71,8 @@ type createCmd struct {
 	scopeFlags
 	measureFlags `kong:"set='granularity=Without: 1s.',set='ttl=Without: as the metric says; what does not trace lives until it is deleted.'"`
 	sendFlags    `set:"target=Without: the server's default."`
-	Metric       string `arg:"" help:"What to measure, for example cpu.usage; \"iapi metrics\" lists them."`
-	PreviewToken string `help:"Token of a preview: refused if a place would be measured that the preview did not show." placeholder:"TOKEN"`
+	Metric       string  `arg:"" help:"What to measure, for example cpu.usage; \"iapi metrics\" lists them."`
+	PreviewToken *string `help:"Token of a preview: refused if a place would be measured that the preview did not show." placeholder:"TOKEN"`
 }
 
 // Help is what "iapi create --help" adds.
@@ -121,8 +121,8 @@ func (c createCmd) input() (map[string]any, error) {
 	if c.Owner != "" {
 		input["owner"] = c.Owner
 	}
-	if c.PreviewToken != "" {
-		input["previewToken"] = c.PreviewToken
+	if c.PreviewToken != nil { // an empty one is none that was given
+		input["previewToken"] = *c.PreviewToken
 	}
 	return input, c.fill(input, c.sendFlags)
 }

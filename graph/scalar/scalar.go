@@ -138,7 +138,7 @@ func UnmarshalInt64(v any) (int64, error) {
 		n = v
 	case json.Number:
 		var err error
-		if n, err = strconv.ParseInt(v.String(), 10, 64); err != nil {
+		if n, err = strconv.ParseInt(Integral(v).String(), 10, 64); err != nil {
 			return 0, errInt
 		}
 	default:
@@ -148,6 +148,18 @@ func UnmarshalInt64(v any) (int64, error) {
 		return 0, errInt
 	}
 	return n, nil
+}
+
+// Integral writes a number that an Int can hold as an integer: 2.0 and 2e0 are 2. It leaves others as they are.
+func Integral(n json.Number) json.Number {
+	if _, err := strconv.ParseInt(n.String(), 10, 64); err == nil {
+		return n
+	}
+	f, err := n.Float64()
+	if err != nil || f != math.Trunc(f) || f < math.MinInt32 || f > math.MaxInt32 {
+		return n
+	}
+	return json.Number(strconv.FormatInt(int64(f), 10))
 }
 
 // raw is JSON that is written as it is.

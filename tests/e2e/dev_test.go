@@ -293,7 +293,7 @@ func TestBadInputIsOneSentenceAndLeavesNothing(t *testing.T) {
 		{[]string{"create", "cpu.usage", "--where", `{"gt":["cpumode","user"]}`, "--every-host"}, "cpumode"},
 		{[]string{"create", "cpu.usage", "--every-host", "--target", "statsd://nowhere"}, "--target"},
 		{[]string{"create", "cpu.usage", "--every-host", "--flag"}, "--flag"},
-		{[]string{"create", "cpu.usage", "--vm", "no-uuid"}, "a uuid is needed"},
+		{[]string{"create", "cpu.usage", "--vm", "no-uuid"}, "--vm: \"no-uuid\" is not a uuid"},
 		{[]string{"watch", "i-00000000000000000000"}, "there is no instrumentation"},
 		{[]string{"delete", "i-00000000000000000000"}, "NOT_FOUND"},
 	} {

@@ -53,8 +53,6 @@ func drive() {
 			for range n {
 				_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
 			}
-		case "spin": // milliseconds
-			spinInTheOpen(time.Now().Add(time.Duration(n) * time.Millisecond))
 		case "connect": // to this port
 			c, err := net.Dial("tcp", "127.0.0.1:"+number)
 			if err != nil {
@@ -63,17 +61,6 @@ func drive() {
 			c.Close()
 		}
 		fmt.Println("done")
-	}
-}
-
-// spinInTheOpen is found by its name in the stacks of the driver.
-//
-//go:noinline
-func spinInTheOpen(until time.Time) {
-	for x := uint64(1); ; x++ {
-		if x%1_000_000 == 0 && time.Now().After(until) {
-			return
-		}
 	}
 }
 
@@ -258,17 +245,20 @@ func TestTracing(t *testing.T) {
 		})
 		t.Run("the stacks of a busy program", func(t *testing.T) {
 			t.Parallel()
-			a, driver := on(t), startDriver(t)
-			driver.do("name e2e-busy")
+			a := on(t)
+			// A program of its own, for "go test" leaves a test's symbols out.
+			program := filepath.Join(t.TempDir(), "e2e-busy")
+			out, err := exec.Command("go", "build", "-o", program, "./testdata/spin").CombinedOutput()
+			require.NoError(t, err, string(out))
 			id := a.create("cpu.thread_samples", "--by", "execname", "--by", "ustack", "--every-host", "--where", `{"eq":["execname","e2e-busy"]}`)
 			a.becomes(id, "ENABLED")
-			driver.do("spin 3000")
+			start(t, program)
 			samples, known := 0.0, 0.0
 			all := a.awaitEvents(id, func(all []event) bool {
 				samples, known = 0, 0
 				for _, e := range all {
 					samples += e.value(t)
-					if strings.Contains(e.Fields["ustack"], "spinInTheOpen") {
+					if strings.Contains(e.Fields["ustack"], "main.spinInTheOpen") {
 						known += e.value(t)
 					}
 				}
