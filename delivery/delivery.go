@@ -144,12 +144,14 @@ type Hub struct {
 	documents *batcher[uuid.UUID, assignment.Stored]
 	versions  *batcher[uuid.UUID, assignment.Version]
 
-	mu      sync.Mutex
-	hosts   map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
-	banned  map[uuid.UUID]time.Time     // superseded sessions, and until when they are refused
-	begins  map[uuid.UUID]int           // of sessions that were begun here: how many the stream has not shown yet
-	closed  bool
-	revoked func(host uuid.UUID) // nil: nobody wants to know
+	mu    sync.Mutex
+	hosts map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
+	// starting are subscriptions whose beginning is under way: they hear of those that begin after them, and of nothing else.
+	starting map[uuid.UUID][]*Subscription
+	banned   map[uuid.UUID]time.Time // superseded sessions, and until when they are refused
+	begins   map[uuid.UUID]int       // of sessions that were begun here: how many the stream has not shown yet
+	closed   bool
+	revoked  func(host uuid.UUID) // nil: nobody wants to know
 	observers
 
 	delivered, resumed, superseded, failures atomic.Int64
@@ -161,7 +163,8 @@ func New(source Source, o Options) *Hub {
 	h := &Hub{
 		source: source, opts: o, log: o.Logger,
 		hosts: make(map[uuid.UUID]*Subscription), banned: make(map[uuid.UUID]time.Time),
-		begins: make(map[uuid.UUID]int), observers: make(observers), verify: make(chan struct{}, 1),
+		starting: make(map[uuid.UUID][]*Subscription),
+		begins:   make(map[uuid.UUID]int), observers: make(observers), verify: make(chan struct{}, 1),
 	}
 	for range o.Lanes {
 		h.lanes = append(h.lanes, newLane())
@@ -245,7 +248,7 @@ func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, e
 // the version was read. A session that is given becomes the host's agent, as by Subscribe.
 func (h *Hub) Poll(ctx context.Context, host, session uuid.UUID, known assignment.Version) (doc assignment.Stored, current bool, err error) {
 	if session != uuid.Nil {
-		if err := h.begin(ctx, host, session); err != nil {
+		if err := h.begin(ctx, host, session, nil); err != nil {
 			return assignment.Stored{}, false, err
 		}
 	}

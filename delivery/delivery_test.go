@@ -220,9 +220,9 @@ func TestASlowReaderGetsTheLatestOnly(t *testing.T) {
 }
 
 func TestChangesOfHostsThatAreNotConnectedCostNothing(t *testing.T) {
-	w := start(t, deliverytest.New())
-	host := uuid.New()
-	w.source.Commit(host, `[1]`)
+	source, host := deliverytest.New(), uuid.New()
+	source.Commit(host, `[1]`) // before the stream is watched, so that only one change of this host is in it
+	w := start(t, source)
 	s := w.subscribe(t, host, uuid.New(), assignment.Version{})
 	event(t, s)
 	before := w.source.Calls("Documents of")

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,8 +108,15 @@ func (h *Hub) apply(changes []Change, gap bool) {
 		if c.Kind == Changed || c.Kind == Stop {
 			h.wakeObservers(c.Host)
 		}
-		last := c.Kind != Superseded || h.shown(c.Session)
-		s := h.subscription(c.Host)
+		s, starting, last := h.concerned(c)
+		for _, early := range starting {
+			switch {
+			case c.Kind == Revoke:
+				early.end(ErrRevoked)
+			case c.Kind == Superseded && last && early.supersededBy(c.Session):
+				h.supersede(early)
+			}
+		}
 		if s == nil && c.Kind == Revoke {
 			h.tellRevoked(c.Host)
 		}
@@ -131,6 +139,16 @@ func (h *Hub) apply(changes []Change, gap bool) {
 	}
 }
 
+// concerned returns the subscription that an entry of the stream is about, and those that were about to begin when it was
+// read. last is false for a beginning that was made here and is followed by another one of the same session: it belongs to
+// an earlier subscription.
+func (h *Hub) concerned(c Change) (s *Subscription, starting []*Subscription, last bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last = c.Kind != Superseded || h.shown(c.Session)
+	return h.hosts[c.Host], slices.Clone(h.starting[c.Host]), last
+}
+
 // supersededBy is told that a session has begun. Beginnings that the stream has before the subscription's own are older.
 func (s *Subscription) supersededBy(session uuid.UUID) bool {
 	s.mu.Lock()
@@ -151,10 +169,14 @@ func (s *Subscription) wants(v assignment.Version) bool {
 
 // expectGap makes up for beginnings that the stream will not show any more.
 func (h *Hub) expectGap() {
+	subs := h.all()
 	h.mu.Lock()
 	clear(h.begins)
+	for _, starting := range h.starting {
+		subs = append(subs, starting...)
+	}
 	h.mu.Unlock()
-	for _, s := range h.all() {
+	for _, s := range subs {
 		s.mu.Lock()
 		s.begun = true
 		s.mu.Unlock()
@@ -250,9 +272,7 @@ func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) error {
 			if s == nil {
 				continue
 			}
-			if s.confirm(versions[i]) {
-				h.resumed.Add(1)
-			} else if s.wants(versions[i]) {
+			if !s.confirm(versions[i]) && s.wants(versions[i]) {
 				fetch = append(fetch, host)
 			}
 		}

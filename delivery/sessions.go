@@ -55,13 +55,13 @@ func (h *Hub) verifyLoop(ctx context.Context) {
 	}
 }
 
-// verifySessions ends the subscriptions whose session is not the host's agent any more. Only those are looked at that the
-// source knew before it is asked, so another session that it names began later. One that it has forgotten may stay.
+// verifySessions ends the subscriptions whose session is not the host's agent any more. The source knew all that are
+// registered before it is asked, so another session that it names began later. One that it has forgotten may stay.
 func (h *Hub) verifySessions(ctx context.Context) error {
 	var subs []*Subscription
 	for _, s := range h.all() {
 		s.mu.Lock()
-		if s.claimed && s.err == nil {
+		if s.err == nil {
 			subs = append(subs, s)
 		}
 		s.mu.Unlock()

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,6 @@ type Subscription struct {
 	pending  *assignment.Stored
 	bookmark bool  // known stands, and the agent has to be told
 	first    bool  // the first event is still due
-	claimed  bool  // the source has made the session the host's agent
 	begun    bool  // the stream has shown this session's own beginning
 	alive    bool  // heard of since the last touch
 	err      error // why it has ended
@@ -43,23 +43,10 @@ type Subscription struct {
 // subscription may still end with ErrNotReady or ErrUnknownHost. The subscription must be closed.
 func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assignment.Version) (*Subscription, error) {
 	s := &Subscription{hub: h, host: host, session: session, known: known, first: true, alive: true}
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		return nil, ErrClosed
-	}
-	previous := h.hosts[host]
-	h.hosts[host] = s
-	h.mu.Unlock()
-
-	// Registered first, so that no change that follows the beginning is missed.
-	if err := h.begin(ctx, host, session); err != nil {
-		h.putBack(s, previous)
+	previous, err := h.register(s, h.begin(ctx, host, session, s))
+	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	s.claimed = true
-	s.mu.Unlock()
 	if previous != nil {
 		if previous.session != session {
 			h.ban(previous.session)
@@ -67,12 +54,36 @@ func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assi
 		h.superseded.Add(1)
 		previous.end(ErrSuperseded)
 	}
+	// The first read follows the registration, so what changed before it is not missed.
 	h.laneOf(host).add(host, known == (assignment.Version{}), false)
 	return s, nil
 }
 
-// begin makes the session the host's agent, unless it has to wait because it was superseded.
-func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
+// register makes a subscription that has begun the one of its host, and returns the one before it. One that could not
+// begin, or that has ended meanwhile, leaves the one before it in place.
+func (h *Hub) register(s *Subscription, err error) (previous *Subscription, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rest := slices.DeleteFunc(h.starting[s.host], func(other *Subscription) bool { return other == s })
+	if h.starting[s.host] = rest; len(rest) == 0 {
+		delete(h.starting, s.host)
+	}
+	switch ended := s.ended(); {
+	case err != nil:
+		return nil, err
+	case ended != nil:
+		return nil, ended
+	case h.closed:
+		return nil, ErrClosed
+	}
+	previous = h.hosts[s.host]
+	h.hosts[s.host] = s
+	return previous, nil
+}
+
+// begin makes the session the host's agent, unless it has to wait because it was superseded. The subscription that it
+// begins for, if there is one, hears from now on of those that begin after it.
+func (h *Hub) begin(ctx context.Context, host, session uuid.UUID, s *Subscription) error {
 	h.mu.Lock()
 	until, banned := h.banned[session]
 	if banned && !h.opts.Clock().Before(until) {
@@ -81,6 +92,9 @@ func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
 	}
 	if !banned {
 		h.begins[session]++
+		if s != nil {
+			h.starting[host] = append(h.starting[host], s)
+		}
 	}
 	h.mu.Unlock()
 	if banned {
@@ -90,38 +104,23 @@ func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
 	defer cancel()
 	if err := h.source.BeginSession(ctx, host, session); err != nil {
 		h.failures.Add(1)
+		h.mu.Lock()
 		h.shown(session)
+		h.mu.Unlock()
 		return fmt.Errorf("%w: begin a session: %w", ErrNotReady, err)
 	}
 	return nil
 }
 
 // shown is told that the stream has shown a beginning of the session, or never will. It reports whether it was the last
-// one that was made here: those before it belong to earlier subscriptions of the same session.
+// one that was made here: those before it belong to earlier subscriptions of the same session. The mutex is held.
 func (h *Hub) shown(session uuid.UUID) (last bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.begins[session] > 1 {
 		h.begins[session]--
 		return false
 	}
 	delete(h.begins, session)
 	return true
-}
-
-// putBack undoes the registration of a subscription that did not begin.
-func (h *Hub) putBack(s, previous *Subscription) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.hosts[s.host] != s {
-		return
-	}
-	delete(h.hosts, s.host)
-	if previous == nil || previous.ended() != nil || h.closed {
-		return
-	}
-	h.hosts[s.host] = previous
-	h.laneOf(s.host).add(s.host, false, false) // what changed in between went past it
 }
 
 func (h *Hub) ban(session uuid.UUID) {
@@ -243,6 +242,7 @@ func (s *Subscription) confirm(v assignment.Version) (first bool) {
 	s.first, s.bookmark = false, true
 	ready := s.ready
 	s.mu.Unlock()
+	s.hub.resumed.Add(1)
 	if ready != nil {
 		ready()
 	}
