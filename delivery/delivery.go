@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"iapi/assignment"
+	"iapi/internal/batch"
 )
 
 // Errors that a caller sees, for errors.Is.
@@ -138,18 +139,19 @@ type Hub struct {
 	log    *slog.Logger
 	lanes  []*lane
 
-	verify chan struct{} // capacity 1: sessions are to be compared
+	verify chan struct{} // capacity 1: there are doubts
 
-	reports   *batcher[Report, ReportResult]
-	documents *batcher[uuid.UUID, assignment.Stored]
-	versions  *batcher[uuid.UUID, assignment.Version]
+	reports   *batch.Batcher[Report, ReportResult]
+	documents *batch.Batcher[uuid.UUID, assignment.Stored]
+	versions  *batch.Batcher[uuid.UUID, assignment.Version]
 
 	mu    sync.Mutex
 	hosts map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
-	// starting are subscriptions whose beginning is under way: they hear of those that begin after them, and of nothing else.
-	starting map[uuid.UUID][]*Subscription
+	// starting has the turn of the one subscription of a host that begins now, so that they are registered in the order in
+	// which the source has heard of them.
+	starting map[uuid.UUID]*turn
+	doubts   map[uuid.UUID]struct{}  // hosts whose agent may be another session now: the source is to be asked
 	banned   map[uuid.UUID]time.Time // superseded sessions, and until when they are refused
-	begins   map[uuid.UUID]int       // of sessions that were begun here: how many the stream has not shown yet
 	closed   bool
 	revoked  func(host uuid.UUID) // nil: nobody wants to know
 	observers
@@ -163,17 +165,17 @@ func New(source Source, o Options) *Hub {
 	h := &Hub{
 		source: source, opts: o, log: o.Logger,
 		hosts: make(map[uuid.UUID]*Subscription), banned: make(map[uuid.UUID]time.Time),
-		starting: make(map[uuid.UUID][]*Subscription),
-		begins:   make(map[uuid.UUID]int), observers: make(observers), verify: make(chan struct{}, 1),
+		starting: make(map[uuid.UUID]*turn), doubts: make(map[uuid.UUID]struct{}),
+		observers: make(observers), verify: make(chan struct{}, 1),
 	}
 	for range o.Lanes {
 		h.lanes = append(h.lanes, newLane())
 	}
-	h.reports = newBatcher(o.BatchSize, 2, o.SourceTimeout, source.ReportBatch)
-	h.documents = newBatcher(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Stored, error) {
+	h.reports = batch.New(o.BatchSize, 2, o.SourceTimeout, source.ReportBatch)
+	h.documents = batch.New(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Stored, error) {
 		return source.Documents(ctx, hosts...)
 	})
-	h.versions = newBatcher(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Version, error) {
+	h.versions = batch.New(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Version, error) {
 		return source.Versions(ctx, hosts...)
 	})
 	return h
@@ -233,7 +235,7 @@ func (h *Hub) Stats() Stats {
 
 // Current returns a host's document. Errors are ErrNotReady and ErrUnknownHost, wrapped.
 func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, error) {
-	doc, err := h.documents.do(ctx, host)
+	doc, err := h.documents.Do(ctx, host)
 	if err != nil {
 		h.failures.Add(1)
 		return assignment.Stored{}, fmt.Errorf("%w: read the document: %w", ErrNotReady, err)
@@ -248,12 +250,12 @@ func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, e
 // the version was read. A session that is given becomes the host's agent, as by Subscribe.
 func (h *Hub) Poll(ctx context.Context, host, session uuid.UUID, known assignment.Version) (doc assignment.Stored, current bool, err error) {
 	if session != uuid.Nil {
-		if err := h.begin(ctx, host, session, nil); err != nil {
+		if err := h.begin(ctx, host, session); err != nil {
 			return assignment.Stored{}, false, err
 		}
 	}
 	if known != (assignment.Version{}) {
-		v, err := h.versions.do(ctx, host)
+		v, err := h.versions.Do(ctx, host)
 		if err != nil {
 			h.failures.Add(1)
 			return assignment.Stored{}, false, fmt.Errorf("%w: read the version: %w", ErrNotReady, err)

@@ -289,7 +289,7 @@ func TestAnEarlierBeginningInTheStreamSupersedesNobody(t *testing.T) {
 	)
 	v := w.source.Commit(host, `[2]`)
 	require.Equal(t, v, event(t, s).Version)
-	w.source.Publish(delivery.Change{Host: host, Kind: delivery.Superseded, Session: uuid.New()}) // after mine
+	require.NoError(t, w.source.BeginSession(t.Context(), host, uuid.New())) // after mine
 	_, err := next(t, s)
 	require.ErrorIs(t, err, delivery.ErrSuperseded)
 }

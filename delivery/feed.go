@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -93,7 +92,6 @@ func (h *Hub) watch(ctx context.Context) {
 			return
 		}
 		wait = min(2*wait, h.opts.RetryMost)
-		h.expectGap()
 		h.compareAll()
 	}
 }
@@ -101,63 +99,44 @@ func (h *Hub) watch(ctx context.Context) {
 // apply takes entries of the change stream. It only notes what has to be done.
 func (h *Hub) apply(changes []Change, gap bool) {
 	if gap {
-		h.expectGap()
 		h.compareAll()
 	}
 	for _, c := range changes {
 		if c.Kind == Changed || c.Kind == Stop {
 			h.wakeObservers(c.Host)
 		}
-		s, starting, last := h.concerned(c)
-		for _, early := range starting {
-			switch {
-			case c.Kind == Revoke:
-				early.end(ErrRevoked)
-			case c.Kind == Superseded && last && early.supersededBy(c.Session):
-				h.supersede(early)
-			}
-		}
-		if s == nil && c.Kind == Revoke {
-			h.tellRevoked(c.Host)
-		}
-		if s == nil || !last {
-			continue
-		}
+		s, starts := h.concerned(c)
 		switch c.Kind {
 		case Superseded:
-			if s.supersededBy(c.Session) {
-				h.supersede(s)
+			// The stream may be behind, so an entry says no more than that the source is to be asked.
+			if s != nil && s.session != c.Session {
+				h.doubt(c.Host)
 			}
 		case Revoke:
-			s.finish(ErrRevoked)
+			if starts != nil {
+				starts.end(ErrRevoked)
+			}
+			if s != nil {
+				s.finish(ErrRevoked)
+			}
 			h.tellRevoked(c.Host)
 		default:
-			if s.wants(c.Version) {
+			if s != nil && s.wants(c.Version) {
 				h.laneOf(c.Host).add(c.Host, true, c.Kind != Changed)
 			}
 		}
 	}
 }
 
-// concerned returns the subscription that an entry of the stream is about, and those that were about to begin when it was
-// read. last is false for a beginning that was made here and is followed by another one of the same session: it belongs to
-// an earlier subscription.
-func (h *Hub) concerned(c Change) (s *Subscription, starting []*Subscription, last bool) {
+// concerned returns the subscription that an entry of the stream is about, and the one that is about to begin there.
+func (h *Hub) concerned(c Change) (s, starts *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	last = c.Kind != Superseded || h.shown(c.Session)
-	return h.hosts[c.Host], slices.Clone(h.starting[c.Host]), last
-}
-
-// supersededBy is told that a session has begun. Beginnings that the stream has before the subscription's own are older.
-func (s *Subscription) supersededBy(session uuid.UUID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if session == s.session {
-		s.begun = true
-		return false
+	if t := h.starting[c.Host]; t != nil {
+		starts = t.of
+		t.doubt = t.doubt || c.Kind == Superseded && c.Session != starts.session
 	}
-	return s.begun && s.err == nil
+	return h.hosts[c.Host], starts
 }
 
 // wants reports whether a version is news.
@@ -167,32 +146,16 @@ func (s *Subscription) wants(v assignment.Version) bool {
 	return s.err == nil && (v == (assignment.Version{}) || v != s.known)
 }
 
-// expectGap makes up for beginnings that the stream will not show any more.
-func (h *Hub) expectGap() {
-	subs := h.all()
-	h.mu.Lock()
-	clear(h.begins)
-	for _, starting := range h.starting {
-		subs = append(subs, starting...)
-	}
-	h.mu.Unlock()
-	for _, s := range subs {
-		s.mu.Lock()
-		s.begun = true
-		s.mu.Unlock()
-	}
-}
-
 // compareAll has the versions and sessions of all hosts that are served compared, and those who observe look again.
 func (h *Hub) compareAll() {
-	select {
-	case h.verify <- struct{}{}:
-	default: // it will be done
-	}
 	h.wakeObservers(uuid.Nil)
-	for _, s := range h.all() {
+	all := h.all()
+	hosts := make([]uuid.UUID, len(all))
+	for i, s := range all {
+		hosts[i] = s.host
 		h.laneOf(s.host).add(s.host, false, false)
 	}
+	h.doubt(hosts...)
 }
 
 func (h *Hub) all() []*Subscription {

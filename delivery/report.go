@@ -52,7 +52,7 @@ type ReportResult struct {
 
 // Report stores a report, together with those that arrive at the same time.
 func (h *Hub) Report(ctx context.Context, r Report) (ReportResult, error) {
-	result, err := h.reports.do(ctx, r)
+	result, err := h.reports.Do(ctx, r)
 	if err != nil {
 		h.failures.Add(1)
 		return ReportResult{}, fmt.Errorf("%w: store the report: %w", ErrNotReady, err)

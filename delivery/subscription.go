@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +32,6 @@ type Subscription struct {
 	pending  *assignment.Stored
 	bookmark bool  // known stands, and the agent has to be told
 	first    bool  // the first event is still due
-	begun    bool  // the stream has shown this session's own beginning
 	alive    bool  // heard of since the last touch
 	err      error // why it has ended
 }
@@ -43,7 +41,7 @@ type Subscription struct {
 // subscription may still end with ErrNotReady or ErrUnknownHost. The subscription must be closed.
 func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assignment.Version) (*Subscription, error) {
 	s := &Subscription{hub: h, host: host, session: session, known: known, first: true, alive: true}
-	previous, err := h.register(s, h.begin(ctx, host, session, s))
+	previous, err := h.start(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -59,42 +57,69 @@ func (h *Hub) Subscribe(ctx context.Context, host, session uuid.UUID, known assi
 	return s, nil
 }
 
-// register makes a subscription that has begun the one of its host, and returns the one before it. One that could not
-// begin, or that has ended meanwhile, leaves the one before it in place.
-func (h *Hub) register(s *Subscription, err error) (previous *Subscription, _ error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	rest := slices.DeleteFunc(h.starting[s.host], func(other *Subscription) bool { return other == s })
-	if h.starting[s.host] = rest; len(rest) == 0 {
-		delete(h.starting, s.host)
-	}
-	switch ended := s.ended(); {
-	case err != nil:
-		return nil, err
-	case ended != nil:
-		return nil, ended
-	case h.closed:
-		return nil, ErrClosed
-	}
-	previous = h.hosts[s.host]
-	h.hosts[s.host] = s
-	return previous, nil
+// turn is that of a subscription to begin.
+type turn struct {
+	of    *Subscription
+	doubt bool          // meanwhile the stream has told of another session
+	over  chan struct{} // closed at its end
 }
 
-// begin makes the session the host's agent, unless it has to wait because it was superseded. The subscription that it
-// begins for, if there is one, hears from now on of those that begin after it.
-func (h *Hub) begin(ctx context.Context, host, session uuid.UUID, s *Subscription) error {
+// start has a subscription begin when it is its turn, and registers it. It returns the one before it. One that could not
+// begin, or that has ended meanwhile, leaves the one before it in place.
+func (h *Hub) start(ctx context.Context, s *Subscription) (previous *Subscription, err error) {
+	within, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
+	defer cancel()
+	t := &turn{of: s, over: make(chan struct{})}
+	if err := h.await(within, t); err != nil {
+		return nil, err
+	}
+	err = h.begin(within, s.host, s.session)
+	h.mu.Lock()
+	delete(h.starting, s.host)
+	close(t.over)
+	ended := s.ended()
+	switch {
+	case err == nil && ended != nil:
+		err = ended
+	case err == nil && h.closed:
+		err = ErrClosed
+	case err == nil:
+		previous, h.hosts[s.host] = h.hosts[s.host], s
+	}
+	h.mu.Unlock()
+	if t.doubt {
+		h.doubt(s.host)
+	}
+	return previous, err
+}
+
+// await waits until no other subscription of the host begins.
+func (h *Hub) await(ctx context.Context, t *turn) error {
+	for {
+		h.mu.Lock()
+		other := h.starting[t.of.host]
+		if other == nil {
+			h.starting[t.of.host] = t
+		}
+		h.mu.Unlock()
+		if other == nil {
+			return nil
+		}
+		select {
+		case <-other.over:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: wait for the session before: %w", ErrNotReady, ctx.Err())
+		}
+	}
+}
+
+// begin makes the session the host's agent, unless it has to wait because it was superseded.
+func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
 	h.mu.Lock()
 	until, banned := h.banned[session]
 	if banned && !h.opts.Clock().Before(until) {
 		delete(h.banned, session)
 		banned = false
-	}
-	if !banned {
-		h.begins[session]++
-		if s != nil {
-			h.starting[host] = append(h.starting[host], s)
-		}
 	}
 	h.mu.Unlock()
 	if banned {
@@ -104,23 +129,9 @@ func (h *Hub) begin(ctx context.Context, host, session uuid.UUID, s *Subscriptio
 	defer cancel()
 	if err := h.source.BeginSession(ctx, host, session); err != nil {
 		h.failures.Add(1)
-		h.mu.Lock()
-		h.shown(session)
-		h.mu.Unlock()
 		return fmt.Errorf("%w: begin a session: %w", ErrNotReady, err)
 	}
 	return nil
-}
-
-// shown is told that the stream has shown a beginning of the session, or never will. It reports whether it was the last
-// one that was made here: those before it belong to earlier subscriptions of the same session. The mutex is held.
-func (h *Hub) shown(session uuid.UUID) (last bool) {
-	if h.begins[session] > 1 {
-		h.begins[session]--
-		return false
-	}
-	delete(h.begins, session)
-	return true
 }
 
 func (h *Hub) ban(session uuid.UUID) {

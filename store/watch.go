@@ -19,6 +19,10 @@ const (
 	blockFor = 500 * time.Millisecond
 	// checkEvery is the time between checks that a stream that is silent has not gone back.
 	checkEvery = 5 * time.Second
+	// manyEntries in one read are a sign that more are on their way; they are awaited for gatherFor, so that a change of many
+	// hosts is read in few large pieces and not in very many small ones.
+	manyEntries = 16
+	gatherFor   = 5 * time.Millisecond
 	// readRetry is the time before a failed read of a stream is tried again.
 	readRetry = 200 * time.Millisecond
 )
@@ -173,6 +177,9 @@ func (s *Store) followSome(ctx context.Context, keys []string, fn func(entries [
 		if len(entries) > 0 || gap {
 			fn(entries, gap)
 		}
+		if len(entries) >= manyEntries {
+			sleep(ctx, gatherFor)
+		}
 	}
 	return ctx.Err()
 }
@@ -213,125 +220,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	}
-}
-
-// waker reads the wake streams for all workers of the process.
-type waker struct {
-	once sync.Once
-	mu   sync.Mutex
-	seen map[string]uint64 // of each worker
-	now  uint64            // grows with every wake
-	next chan struct{}     // closed by it
-}
-
-// AwaitWork returns when something was marked that this worker has not been woken for, or when most has passed. A mark that
-// is made after a worker has looked and before it waits wakes it too. Worker names are few: each takes a little memory.
-func (s *Store) AwaitWork(ctx context.Context, worker string, most time.Duration) error {
-	w := &s.waker
-	w.once.Do(func() {
-		w.mu.Lock()
-		w.seen, w.next = make(map[string]uint64), make(chan struct{})
-		w.mu.Unlock()
-		s.watchWakes()
-	})
-	w.mu.Lock()
-	seen, known := w.seen[worker]
-	woken := !known || seen != w.now
-	w.seen[worker] = w.now
-	next := w.next
-	w.mu.Unlock()
-	if woken {
-		return ctx.Err()
-	}
-	t := time.NewTimer(most)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return fmt.Errorf("await work: %w: the store is closed", instrumentation.ErrNotReady)
-	case <-next:
-		w.mu.Lock()
-		w.seen[worker] = w.now
-		w.mu.Unlock()
-	case <-t.C:
-	}
-	return nil
-}
-
-func (w *waker) wake() {
-	w.mu.Lock()
-	w.now++
-	close(w.next)
-	w.next = make(chan struct{})
-	w.mu.Unlock()
-}
-
-// watchWakes reads the wake streams until the store is closed.
-func (s *Store) watchWakes() {
-	keys := []string{record + "wake"}
-	for sh := range shard(shards) {
-		keys = append(keys, sh.key("wake"))
-	}
-	if !s.clustered() {
-		s.jobs.Go(func() { s.watchSomeWakes(keys) })
-		return
-	}
-	for _, k := range keys {
-		s.jobs.Go(func() { s.watchSomeWakes([]string{k}) })
-	}
-}
-
-func (s *Store) watchSomeWakes(keys []string) {
-	var ids []string
-	for s.ctx.Err() == nil {
-		if ids == nil {
-			last, err := s.lastIDs(s.ctx, keys)
-			if err != nil {
-				s.unreadable(s.ctx, err)
-				continue
-			}
-			ids = last
-			s.waker.wake() // for what came before
-		}
-		streams := append(append(make([]string, 0, 2*len(keys)), keys...), ids...)
-		reply, err := s.readers.XRead(s.ctx, &redis.XReadArgs{Streams: streams, Count: 100, Block: blockFor}).Result()
-		if errors.Is(err, redis.Nil) {
-			continue
-		}
-		if err != nil {
-			s.unreadable(s.ctx, err)
-			ids = nil
-			continue
-		}
-		for _, stream := range reply {
-			for i, k := range keys {
-				if k == stream.Stream {
-					ids[i] = stream.Messages[len(stream.Messages)-1].ID
-				}
-			}
-		}
-		s.waker.wake()
-	}
-}
-
-// lastIDs returns the last id of each stream.
-func (s *Store) lastIDs(ctx context.Context, keys []string) ([]string, error) {
-	cmds := make([]*redis.XMessageSliceCmd, len(keys))
-	err := s.pipelined(ctx, "read the ends of streams", func(p redis.Pipeliner) {
-		for i, k := range keys {
-			cmds[i] = p.XRevRangeN(ctx, k, "+", "-", 1)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]string, len(keys))
-	for i, c := range cmds {
-		out[i] = "0-0"
-		for _, m := range c.Val() {
-			out[i] = m.ID
-		}
-	}
-	return out, nil
 }

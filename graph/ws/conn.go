@@ -48,6 +48,7 @@ type conn struct {
 
 	request *http.Request    // of the handshake, until the caller is known
 	caller  *identity.Caller // set before ready
+	asked   int64            // when it was asked who the caller is; set before ready
 	in      input
 
 	mu      sync.Mutex
@@ -66,7 +67,9 @@ type conn struct {
 func newConn(s *Server, r *http.Request) *conn {
 	c := &conn{server: s, peer: r.RemoteAddr, opened: s.now()}
 	c.heard.Store(c.opened)
-	c.request = &http.Request{Method: r.Method, URL: r.URL, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS, Header: r.Header.Clone()}
+	request := &http.Request{Method: r.Method, URL: r.URL, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS, Header: r.Header.Clone()}
+	// Of the handshake's context, which ends with the handshake, only the id is kept.
+	c.request = request.WithContext(identity.WithCorrelationID(s.ctx, identity.CorrelationID(r.Context())))
 	return c
 }
 

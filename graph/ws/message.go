@@ -11,6 +11,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"iapi/graph/agentdoc"
 	"iapi/graph/internal/wire"
 	"iapi/identity"
 )
@@ -33,6 +34,13 @@ func (c *conn) handle(raw []byte) error {
 	if bytes.Equal(raw, ping) { // what an idle peer says most
 		c.send(frame(opText, pong))
 		return nil
+	}
+	if c.ready.Load() && c.caller.Kind == identity.Agent { // what a busy agent says most
+		if id, payload, ok := plainSubscribe(raw); ok {
+			if run := c.known(payload); run != nil {
+				return c.start(id, run)
+			}
+		}
 	}
 	var m message
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -88,30 +96,43 @@ func (c *conn) init(payload json.RawMessage) error {
 		r.Header = http.Header{"Authorization": {value}, "Origin": r.Header["Origin"]}
 	}
 	c.apart(func() {
+		asked := c.server.now()
 		caller, authenticated, err := authenticate(c.server.opts.Authenticator, r)
 		switch {
 		case errors.Is(err, identity.ErrUnavailable):
-			c.close(closeTryAgain, "Credentials cannot be checked at present")
+			c.refuse(r, closeTryAgain, "Credentials cannot be checked at present")
 		case err != nil, !authenticated:
-			c.close(closeForbidden, "Forbidden")
+			c.refuse(r, closeForbidden, "Forbidden")
 		default:
-			c.caller = &caller
+			c.caller, c.asked = &caller, asked
 			c.begin()
 		}
 	})
 	return nil
 }
 
-// begin lets the peer begin, now that it is known.
+// refuse closes the connection of a peer that is not let in. The id of its handshake, which the log has too, ends the reason.
+func (c *conn) refuse(r *http.Request, code int, why string) {
+	id := identity.CorrelationID(r.Context())
+	c.server.log.Info("a websocket was refused", "peer", c.peer, "reason", why, "correlationId", id)
+	c.close(code, fmt.Sprintf("%s (correlationId: %s)", why, id))
+}
+
+// begin lets the peer begin, now that it is known. A credential may have been revoked since it was looked up: either this is
+// seen here, or Revoke finds a connection that is ready.
 func (c *conn) begin() {
 	c.request = nil
 	c.ready.Store(true)
+	if c.caller.Kind == identity.Agent && c.server.revokedSince(c.caller.Host, c.asked) {
+		c.close(agentdoc.CloseExpired, "The credential was revoked")
+		return
+	}
 	c.send(frame(opText, ack))
 }
 
 func isNoCredentials(err error) bool { return errors.Is(err, identity.ErrNoCredentials) }
 
-// subscribe begins an operation.
+// subscribe begins an operation that any peer asks for.
 func (c *conn) subscribe(m message) error {
 	if !c.ready.Load() {
 		return &violation{closeUnauthorized, "Unauthorized"}
@@ -126,8 +147,30 @@ func (c *conn) subscribe(m message) error {
 	if run == nil {
 		return &violation{closeBadRequest, "Invalid message: the payload is no operation"}
 	}
+	return c.start(*m.ID, run)
+}
+
+// plainSubscribe takes a message apart that is written as agents write it: with a simple id, and with nothing but its payload
+// after that. It looks neither into the payload nor whether there is one.
+func plainSubscribe(raw []byte) (id string, payload []byte, ok bool) {
+	raw, begins := bytes.CutPrefix(raw, []byte(`{"id":"`))
+	raw, ends := bytes.CutSuffix(raw, []byte(`}`))
+	name, payload, has := bytes.Cut(raw, []byte(`","type":"subscribe","payload":`))
+	if !begins || !ends || !has || len(name) == 0 || len(name) > 36 {
+		return "", nil, false
+	}
+	for _, c := range name {
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' {
+			return "", nil, false
+		}
+	}
+	return string(name), payload, true
+}
+
+// start begins an operation.
+func (c *conn) start(id string, run func(context.Context, *operation)) error {
 	ctx, cancel := context.WithCancel(c.server.ctx)
-	op := &operation{id: *m.ID, cancel: cancel, quoted: quote(*m.ID)}
+	op := &operation{id: id, cancel: cancel, quoted: quote(id)}
 	switch added, exists := c.add(op); {
 	case exists:
 		cancel()
@@ -144,13 +187,8 @@ func (c *conn) subscribe(m message) error {
 // operation reads the payload of a subscribe and returns what runs it, nil if it is not one. It keeps nothing of the payload.
 func (c *conn) operation(payload []byte) func(context.Context, *operation) {
 	if c.caller.Kind == identity.Agent {
-		if c.server.opts.Report != nil {
-			if r, ok := knownReport(payload); ok {
-				return func(ctx context.Context, op *operation) { c.report(ctx, op, r) }
-			}
-		}
-		if v, ok := knownDocument(payload); ok {
-			return func(ctx context.Context, op *operation) { c.feed(ctx, op, v) }
+		if run := c.known(payload); run != nil {
+			return run
 		}
 	}
 	var params graphql.RawParams
@@ -160,6 +198,19 @@ func (c *conn) operation(payload []byte) func(context.Context, *operation) {
 		return nil
 	}
 	return func(ctx context.Context, op *operation) { c.execute(ctx, op, &params) }
+}
+
+// known recognises what agents ask for all the time, nil for anything else. It keeps nothing of the payload.
+func (c *conn) known(payload []byte) func(context.Context, *operation) {
+	if c.server.opts.Report != nil {
+		if r, ok := knownReport(payload); ok {
+			return func(ctx context.Context, op *operation) { c.report(ctx, op, r) }
+		}
+	}
+	if v, ok := knownDocument(payload); ok {
+		return func(ctx context.Context, op *operation) { c.feed(ctx, op, v) }
+	}
+	return nil
 }
 
 func (c *conn) tooMany() *gqlerror.Error {

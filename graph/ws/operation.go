@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -162,37 +163,40 @@ func (c *conn) closeAfter(err error) {
 	}
 }
 
+// documentPrefix is how the payload of the agents' subscription begins, and all of it but for the variables and the last brace.
+var documentPrefix = []byte(`{"query":` + string(quote(agentdoc.Assignments)) + `,"variables":`)
+
 // knownDocument reads the payload of the agents' subscription. What is not exactly as agents write it is left to the
 // executor, which knows how to complain.
 func knownDocument(payload []byte) (agentdoc.AssignmentsVariables, bool) {
-	var p struct {
-		Query         string `json:"query"`
-		OperationName string `json:"operationName"`
-		Variables     struct {
-			Host    string `json:"host"`
-			Session string `json:"session"`
-			Known   *struct {
-				Epoch      *string `json:"epoch"`
-				Generation *int32  `json:"generation"`
-				Hash       *string `json:"hash"`
-			} `json:"known"`
-		} `json:"variables"`
+	var in struct {
+		Host, Session *formalUUID
+		Known         *versionInput
 	}
 	var v agentdoc.AssignmentsVariables
-	if json.Unmarshal(payload, &p) != nil || p.Query != agentdoc.Assignments || p.OperationName != "" && p.OperationName != "Assignments" ||
-		len(p.Variables.Host) != 36 || len(p.Variables.Session) != 36 {
+	if !variables(payload, documentPrefix, &in) || in.Host == nil || in.Session == nil {
 		return v, false
 	}
-	var err1, err2 error
-	v.Host, err1 = uuid.Parse(p.Variables.Host)
-	v.Session, err2 = uuid.Parse(p.Variables.Session)
-	if k := p.Variables.Known; k != nil {
+	v.Host, v.Session = uuid.UUID(*in.Host), uuid.UUID(*in.Session)
+	if k := in.Known; k != nil {
 		if k.Epoch == nil || k.Generation == nil || k.Hash == nil {
 			return v, false
 		}
 		v.Known = &assignment.Version{Epoch: *k.Epoch, Generation: int64(*k.Generation), Hash: *k.Hash}
 	}
-	return v, err1 == nil && err2 == nil
+	return v, true
+}
+
+// variables reads those of a payload that begins with prefix and has nothing else. Others than v has make it fail.
+func variables(payload, prefix []byte, v any) bool {
+	text, begins := bytes.CutPrefix(payload, prefix)
+	text, ends := bytes.CutSuffix(text, []byte(`}`))
+	if !begins || !ends {
+		return false
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	return d.Decode(v) == nil && d.InputOffset() == int64(len(text))
 }
 
 // feed runs the agents' subscription. It returns when the subscription stands; no goroutine and no context stays with it.

@@ -1,9 +1,7 @@
 package ws
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -82,14 +80,8 @@ type targetInput struct {
 // knownReport reads the payload of an agent's report. What is not exactly as agents write it, and what the schema refuses,
 // is left to the executor, which knows how to complain.
 func knownReport(payload []byte) (r delivery.Report, ok bool) {
-	variables, ok := bytes.CutPrefix(payload, reportPrefix)
-	if !ok || len(variables) == 0 || variables[len(variables)-1] != '}' {
-		return r, false
-	}
 	var v struct{ Input reportInput }
-	d := json.NewDecoder(bytes.NewReader(variables[:len(variables)-1]))
-	d.DisallowUnknownFields()
-	if d.Decode(&v) != nil || d.InputOffset() != int64(len(variables)-1) {
+	if !variables(payload, reportPrefix, &v) {
 		return r, false
 	}
 	in := &v.Input

@@ -79,6 +79,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
+	revoked  map[uuid.UUID]int64 // hosts whose agents' credentials were revoked of late, and when
 	draining bool
 }
 
@@ -109,7 +110,7 @@ func New(o Options) *Server {
 			*n.v = n.def
 		}
 	}
-	s := &Server{opts: o, log: o.Logger, started: time.Now(), conns: make(map[*conn]struct{})}
+	s := &Server{opts: o, log: o.Logger, started: time.Now(), conns: make(map[*conn]struct{}), revoked: make(map[uuid.UUID]int64)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for range runtime.GOMAXPROCS(0) {
 		if o.Goroutines {
@@ -150,25 +151,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case full:
 		w.Header().Set("Retry-After", "5")
-		http.Error(w, "No more connections at present.", http.StatusServiceUnavailable)
+		s.refuse(w, r, http.StatusServiceUnavailable, "No more connections at present.")
 		return
 	case !s.allowedOrigin(r):
-		http.Error(w, "This origin may not connect.", http.StatusForbidden)
+		s.refuse(w, r, http.StatusForbidden, "This origin may not connect.")
 		return
 	}
+	asked := s.now()
 	caller, authenticated, err := authenticate(s.opts.Authenticator, r)
 	switch {
 	case errors.Is(err, identity.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "Credentials cannot be checked at present.", http.StatusServiceUnavailable)
+		s.refuse(w, r, http.StatusServiceUnavailable, "Credentials cannot be checked at present.")
 		return
 	case err != nil:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		http.Error(w, "The credentials are not valid.", http.StatusUnauthorized)
+		s.refuse(w, r, http.StatusUnauthorized, "The credentials are not valid.")
 		return
 	}
 	accepted := false
-	upgrader := ws.HTTPUpgrader{Timeout: s.opts.WriteTimeout, Protocol: func(p string) bool {
+	correlated := http.Header{identity.CorrelationHeader: {identity.CorrelationID(r.Context())}}
+	upgrader := ws.HTTPUpgrader{Timeout: s.opts.WriteTimeout, Header: correlated, Protocol: func(p string) bool {
 		accepted = accepted || p == agentdoc.Subprotocol
 		return p == agentdoc.Subprotocol
 	}}
@@ -187,7 +190,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.in.held = slices.Clone(early)
 	}
 	if authenticated {
-		c.caller = &caller
+		c.caller, c.asked = &caller, asked
 	}
 	if err := c.connect(s.poller(), nc); err != nil {
 		_ = nc.Close()
@@ -207,6 +210,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.close(closeBadSubprotocol, "Subprotocol not acceptable")
 	}
 	c.spawn(c.link.start)
+}
+
+// refuse answers a handshake. The id of the request, which the log has too, ends the answer.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
+	id := identity.CorrelationID(r.Context())
+	s.log.InfoContext(r.Context(), "a websocket was refused", "peer", r.RemoteAddr, "reason", why, "correlationId", id)
+	http.Error(w, fmt.Sprintf("%s (correlationId: %s)", why, id), status)
 }
 
 // poller returns one of the pollers, nil if there are none.
@@ -273,11 +283,28 @@ func (s *Server) attend() {
 // Revoke closes the connections of a host's agent, because its credential was revoked. What it subscribes to has a moment to
 // say so first.
 func (s *Server) Revoke(host uuid.UUID) {
+	now := s.now()
+	s.mu.Lock()
+	s.revoked[host] = now
+	for old, at := range s.revoked { // who was let in before that is ready by now, or has gone
+		if now-at > 2*(s.opts.InitTimeout+s.opts.WriteTimeout).Milliseconds() {
+			delete(s.revoked, old)
+		}
+	}
+	s.mu.Unlock()
 	for _, c := range s.all() {
 		if c.ready.Load() && c.caller.Kind == identity.Agent && c.caller.Host == host {
 			c.revoked.Store(s.now() + farewell.Milliseconds())
 		}
 	}
+}
+
+// revokedSince reports whether the credential of a host's agent was revoked at or after some time.
+func (s *Server) revokedSince(host uuid.UUID, asked int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, was := s.revoked[host]
+	return was && at >= asked
 }
 
 func (s *Server) all() []*conn {

@@ -35,6 +35,7 @@ type agentsCmd struct {
 	Base     int           `default:"4" help:"Instrumentations of every host that are there from the start, so that documents have some size."`
 	InFlight int           `default:"500" help:"Agents that connect for the first time at the same time; 0: all of them."`
 	Admit    float64       `default:"0" help:"The API's --admit: how many websockets may connect in one second. 0: all."`
+	TLS      bool          `name:"tls" help:"Measure connect, idle and all once more over TLS, with an authority of its own, and print both."`
 	Peer     string        `enum:",gqlgen" default:"" help:"Compare the push with that of a stock server: gqlgen. Both serve the same documents from memory to the same agents." placeholder:"gqlgen"`
 	Profile  string        `type:"existingdir" help:"Write CPU and heap profiles of the servers here." placeholder:"DIR"`
 
@@ -56,6 +57,9 @@ session of an agent, with made-up collectors. Then it measures, in this order:
   all       an instrumentation of every host is created → the same for all hosts
   kill      the API is killed and started again → every agent has reported a change made meanwhile
   rolling   two APIs are restarted one after the other
+
+With --tls, connect, idle and all follow once more on an API that speaks TLS, with handshakes in full: no agent resumes a
+session. Each phase ends by itself, at the latest after ten minutes.
 
 Memory is what the API has more than before the agents came, after a garbage collection. Agents and servers share the
 processors, so compare only what comes from one run; "others" is the share that neither of them used.
@@ -230,15 +234,15 @@ func (l *load) measure(ctx context.Context) error {
 		phase string
 		run   func(context.Context) error
 	}{{"one", l.one}, {"vm", l.vm}, {"all", l.all}, {"kill", l.kill}, {"rolling", l.rolling}}
-	if err := l.connect(ctx); err != nil {
-		return err
+	if err := within(ctx, l.connect); err != nil {
+		return fmt.Errorf("connect: %w", err)
 	}
 	for _, s := range steps {
 		if !l.wants(s.phase) {
 			continue
 		}
 		m := l.meter()
-		if err := s.run(ctx); err != nil {
+		if err := within(ctx, s.run); err != nil {
 			return fmt.Errorf("%s: %w", s.phase, err)
 		}
 		if s.phase != "kill" && s.phase != "rolling" { // what a process that has ended has used is not known any more
@@ -246,13 +250,25 @@ func (l *load) measure(ctx context.Context) error {
 		}
 		l.result.Refused = l.ledger.refusals()
 	}
+	if l.TLS {
+		if err := within(ctx, l.overTLS); err != nil {
+			return fmt.Errorf("over TLS: %w", err)
+		}
+	}
 	return nil
+}
+
+// within gives a phase its time.
+func within(ctx context.Context, run func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	return run(ctx)
 }
 
 func (l *load) startFleet(ctx context.Context) error {
 	var err error
-	l.fleet, err = sim.StartFleet(ctx, sim.FleetOptions{
-		Hosts: l.cloud.Hosts, Tokens: l.tokens, Servers: l.cloud.Servers(), Seed: l.Seed, InFlight: l.InFlight,
+	l.fleet, err = sim.StartFleet(context.WithoutCancel(ctx), sim.FleetOptions{ // it outlives the phase; stopFleet ends it
+		Hosts: l.cloud.Hosts, Tokens: l.tokens, Servers: l.cloud.Servers(), TLS: l.cloud.TLS(), Seed: l.Seed, InFlight: l.InFlight,
 		Faults:   sim.Faults{Refuse: l.Refuse, Slow: l.Slow, SlowFor: l.SlowFor, Drop: l.Drop},
 		Observer: l.ledger.observer(),
 	})

@@ -31,7 +31,7 @@ func TestEverythingIsMeasured(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	code := run(ctx, []string{"agents", "--count", "200", "--changes", "3", "--rounds", "1", "--idle", "100ms", "--json", "--peer", "gqlgen",
+	code := run(ctx, []string{"agents", "--count", "200", "--changes", "3", "--rounds", "1", "--idle", "100ms", "--json", "--tls", "--peer", "gqlgen",
 		"--phases", "connect,idle,one,vm,all,kill", "--refuse", "0.1", "--slow", "0.1", "--slow-for", "50ms"}, &out, &errs)
 	require.Zero(t, code, errs.String())
 	var r Result
@@ -46,6 +46,9 @@ func TestEverythingIsMeasured(t *testing.T) {
 	require.Equal(t, 200, r.All.Delete.Count)
 	require.Positive(t, r.All.CPUAPI+r.All.CPUWorker+r.All.CPUStore)
 	require.Positive(t, r.Kill.Last)
+	require.Positive(t, r.TLS.Connect.Last)
+	require.Greater(t, r.TLS.Idle.Resident, r.Idle.Resident, "a connection over TLS has buffers")
+	require.Equal(t, 200, r.TLS.All.Delete.Count)
 	for _, kind := range []string{"iapi", "gqlgen"} {
 		require.Len(t, r.Peers[kind], 1)
 		require.Equal(t, 200, r.Peers[kind][0].All.Count)

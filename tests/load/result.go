@@ -28,11 +28,20 @@ type Result struct {
 	All     *All      `json:"all,omitempty"`
 	Kill    *Kill     `json:"kill,omitempty"`
 	Rolling *Rolling  `json:"rolling,omitempty"`
+	TLS     *Secured  `json:"tls,omitempty"`
 	// Refused is how many reports the API did not take at once; agents repeat them.
 	Refused int64             `json:"refusedReports"`
 	Peers   map[string][]Push `json:"peers,omitempty"` // by kind of server
 	// Others is, by phase, the share of the processors that neither servers nor agents used.
 	Others map[string]float64 `json:"others"`
+}
+
+// Secured is what was measured over TLS.
+type Secured struct {
+	Connect *Connect           `json:"connect,omitempty"`
+	Idle    *Idle              `json:"idle,omitempty"`
+	All     *All               `json:"all,omitempty"`
+	Others  map[string]float64 `json:"others"`
 }
 
 // Connect is how all agents came.
@@ -158,20 +167,10 @@ func (r Result) print(out io.Writer) error {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "%d agents, %d CPUs, %s, load average before %s\n\n", r.Agents, r.CPUs, r.Go, r.Load)
-	if r.Connect != nil {
-		row("connect, last agent", seconds(r.Connect.Last), fmt.Sprintf("%.0f/s", r.Connect.PerSecond))
-		row("  API's CPU for each", fmt.Sprintf("%.3f ms", r.Connect.CPUPerAgent))
-		row("  peak ÷ steady memory", fmt.Sprintf("%.2f", r.Connect.PeakOverSteady))
-	}
-	if r.Idle != nil {
-		row("an idle agent, resident", kib(r.Idle.Resident))
-		row("  heap, stack", kib(r.Idle.Heap), kib(r.Idle.Stack))
-		row("  goroutines", fmt.Sprintf("%.2f", r.Idle.Goroutines))
-		row("  API's CPU for all", fmt.Sprintf("%.1f ms/s", r.Idle.CPUPerSecond))
-	}
 	latency := func(name string, l Latency) {
 		row(name, fmt.Sprintf("p50 %.1f ms", l.P50), fmt.Sprintf("p99 %.1f ms", l.P99), fmt.Sprintf("last %.1f ms", l.Max), fmt.Sprintf("of %d", l.Count))
 	}
+	printConnect(row, r.Connect, r.Idle)
 	if r.One != nil {
 		latency("one host: create → report", r.One.Create)
 		latency("  update → report", r.One.Update)
@@ -180,12 +179,7 @@ func (r Result) print(out io.Writer) error {
 	if r.VM != nil {
 		latency("a VM's tag: hint → report", *r.VM)
 	}
-	if r.All != nil {
-		latency("all hosts: create → report", r.All.Create)
-		latency("  delete → report", r.All.Delete)
-		row("  CPU for 1,000 deliveries", fmt.Sprintf("API %.3f s", r.All.CPUAPI), fmt.Sprintf("worker %.3f s", r.All.CPUWorker), fmt.Sprintf("store %.3f s", r.All.CPUStore),
-			fmt.Sprintf("the agents %.3f s", r.All.CPUAgents))
-	}
+	printAll(row, latency, r.All)
 	if r.Kill != nil {
 		row("API killed: all back", seconds(r.Kill.Back))
 		row("  all have reported a change", seconds(r.Kill.Last))
@@ -194,6 +188,11 @@ func (r Result) print(out io.Writer) error {
 		row("rolling restart of two APIs", seconds(r.Rolling.Took), "all back after "+seconds(r.Rolling.Back)+" each time")
 		row("  dials in the worst second", fmt.Sprintf("%.0f", r.Rolling.DialsPerSecond), fmt.Sprintf("%d reports refused", r.Rolling.Refused))
 		row("  a change afterwards, last", seconds(r.Rolling.Last))
+	}
+	if r.TLS != nil {
+		row("\nover TLS")
+		printConnect(row, r.TLS.Connect, r.TLS.Idle)
+		printAll(row, latency, r.TLS.All)
 	}
 	if len(r.Peers["iapi"]) > 0 && len(r.Peers["gqlgen"]) > 0 { // one alone compares nothing
 		r.printPeers(row)
@@ -206,6 +205,29 @@ func (r Result) print(out io.Writer) error {
 		row("\nprocessors used by others", strings.Join(list, ", "))
 	}
 	return w.Flush()
+}
+
+func printConnect(row func(string, ...any), c *Connect, i *Idle) {
+	if c != nil {
+		row("connect, last agent", seconds(c.Last), fmt.Sprintf("%.0f/s", c.PerSecond))
+		row("  API's CPU for each", fmt.Sprintf("%.3f ms", c.CPUPerAgent))
+		row("  peak ÷ steady memory", fmt.Sprintf("%.2f", c.PeakOverSteady))
+	}
+	if i != nil {
+		row("an idle agent, resident", kib(i.Resident))
+		row("  heap, stack", kib(i.Heap), kib(i.Stack))
+		row("  goroutines", fmt.Sprintf("%.2f", i.Goroutines))
+		row("  API's CPU for all", fmt.Sprintf("%.1f ms/s", i.CPUPerSecond))
+	}
+}
+
+func printAll(row func(string, ...any), latency func(string, Latency), a *All) {
+	if a != nil {
+		latency("all hosts: create → report", a.Create)
+		latency("  delete → report", a.Delete)
+		row("  CPU for 1,000 deliveries", fmt.Sprintf("API %.3f s", a.CPUAPI), fmt.Sprintf("worker %.3f s", a.CPUWorker), fmt.Sprintf("store %.3f s", a.CPUStore),
+			fmt.Sprintf("the agents %.3f s", a.CPUAgents))
+	}
 }
 
 // printPeers prints medians, and how many times as much the peer needs.
@@ -221,7 +243,11 @@ func (r Result) printPeers(row func(string, ...any)) {
 			return median(values)
 		}
 		a, b := pick(ours), pick(theirs)
-		row(name, fmt.Sprintf(format, a), fmt.Sprintf(format, b), fmt.Sprintf("%.1f", b/a))
+		ratio := "" // of nothing
+		if a > 0 {
+			ratio = fmt.Sprintf("%.1f", b/a)
+		}
+		row(name, fmt.Sprintf(format, a), fmt.Sprintf(format, b), ratio)
 	}
 	line("connect, last agent, s", "%.2f", func(p Push) float64 { return p.Connect.Last / 1000 })
 	line("  CPU for each, ms", "%.3f", func(p Push) float64 { return p.Connect.CPUPerAgent })

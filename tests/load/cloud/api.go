@@ -21,8 +21,9 @@ import (
 // API is a running API.
 type API struct {
 	*Process
-	URL   string
-	token string
+	URL    string
+	token  string
+	client *http.Client
 }
 
 // StartAPI starts an API, at an address of its own or, for a restart, at the given one.
@@ -37,12 +38,17 @@ func (c *Cloud) StartAPI(ctx context.Context, address string) (*API, error) {
 	dir := filepath.Join(c.opts.Dir, "api")
 	args := append([]string{"api", "--listen", address, "--redis", c.url, "--vmapi", c.inventory, "--data-dir", dir, "--log-level", "warn",
 		"--max-instrumentations", "100000", "--allow-private-targets", "--default-target", "statsd://127.0.0.1:9"}, c.opts.APIFlags...)
+	of := client
+	if c.secure != nil {
+		args = append(args, "--tls-cert", c.secure.cert, "--tls-key", c.secure.key)
+		of = c.secure.client
+	}
 	p, err := Start("api", c.debugFile("api"), c.opts.Binary, args...)
 	if err != nil {
 		return nil, err
 	}
-	a := &API{Process: p}
-	if a.URL, err = p.Expect(ctx, `IAPI at (http://[0-9.]+:[0-9]+)`); err != nil {
+	a := &API{Process: p, client: of}
+	if a.URL, err = p.Expect(ctx, `IAPI at (https?://[0-9.]+:[0-9]+)`); err != nil {
 		p.Kill()
 		return nil, err
 	}
@@ -88,7 +94,7 @@ func (c *Cloud) Servers() []string {
 
 // Connected is how many agents are connected to this API.
 func (a *API) Connected(ctx context.Context) (int, error) {
-	body, err := send(ctx, http.MethodGet, a.URL+"/metrics", a.token, nil)
+	body, err := send(ctx, a.client, http.MethodGet, a.URL+"/metrics", a.token, nil)
 	if err != nil {
 		return 0, fmt.Errorf("read the API's metrics: %w", err)
 	}
@@ -110,7 +116,7 @@ func (a *API) Do(ctx context.Context, query string, variables map[string]any, da
 	if err != nil {
 		return fmt.Errorf("encode an operation: %w", err)
 	}
-	body, err := send(ctx, http.MethodPost, a.URL+"/graphql", a.token, request)
+	body, err := send(ctx, a.client, http.MethodPost, a.URL+"/graphql", a.token, request)
 	if err != nil {
 		return err
 	}
@@ -136,7 +142,7 @@ func (a *API) Do(ctx context.Context, query string, variables map[string]any, da
 // client keeps more connections than one goroutine needs, for those who ask in parallel.
 var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second}}
 
-func send(ctx context.Context, method, url, token string, body []byte) ([]byte, error) {
+func send(ctx context.Context, client *http.Client, method, url, token string, body []byte) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

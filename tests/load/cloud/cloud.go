@@ -56,6 +56,7 @@ type Cloud struct {
 	cleared   bool // a store that was given was found empty, so all that is in it came from here
 	redisArgs []string
 	serial    int
+	secure    *secure // what APIs that are started from now on are reached by; nil: plain connections
 }
 
 // ErrNoRedis: there is no redis-server to start.
@@ -317,7 +318,7 @@ func (c *Cloud) Retag(ctx context.Context, vm uuid.UUID, tags map[string]string)
 	if err != nil {
 		return fmt.Errorf("retag a VM: %w", err)
 	}
-	_, err = send(ctx, http.MethodPut, c.inventory+"/sim/vms/"+vm.String()+"/tags", "", body)
+	_, err = send(ctx, client, http.MethodPut, c.inventory+"/sim/vms/"+vm.String()+"/tags", "", body)
 	if err != nil {
 		return fmt.Errorf("retag a VM: %w", err)
 	}

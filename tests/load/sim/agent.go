@@ -4,6 +4,7 @@ package sim
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -65,8 +66,9 @@ type Options struct {
 	Host     uuid.UUID
 	Token    string
 	Servers  []string
-	Source   net.IP // the address to connect from; nil: any
-	Seed     uint64 // decides, with the host, what goes wrong and when
+	Source   net.IP      // the address to connect from; nil: any
+	TLS      *tls.Config // whom to believe to be a server; nil: as the system does
+	Seed     uint64      // decides, with the host, what goes wrong and when
 	Faults   Faults
 	Mute     bool // never reports
 	Pace     Pace
@@ -101,7 +103,7 @@ func New(o Options) (*Agent, error) {
 	}
 	a.http = &http.Transport{
 		DialContext: a.dial, ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, MaxIdleConnsPerHost: 1,
-		IdleConnTimeout: 5 * time.Second, ResponseHeaderTimeout: 20 * time.Second,
+		IdleConnTimeout: 5 * time.Second, ResponseHeaderTimeout: 20 * time.Second, TLSClientConfig: o.TLS,
 	}
 	var err error
 	a.session, err = session.New(session.Options{

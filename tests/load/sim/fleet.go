@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
@@ -23,6 +24,7 @@ type FleetOptions struct {
 	Hosts    []uuid.UUID
 	Tokens   []string // of the hosts, in their order; nil: none
 	Servers  []string
+	TLS      *tls.Config // see Options
 	Seed     uint64
 	Faults   Faults
 	Mute     bool
@@ -57,7 +59,7 @@ func StartFleet(ctx context.Context, o FleetOptions) (*Fleet, error) {
 			}
 			once()
 		}
-		options := Options{Host: host, Servers: o.Servers, Source: Source(i), Seed: o.Seed, Faults: o.Faults, Mute: o.Mute, Pace: o.Pace,
+		options := Options{Host: host, Servers: o.Servers, TLS: o.TLS, Source: Source(i), Seed: o.Seed, Faults: o.Faults, Mute: o.Mute, Pace: o.Pace,
 			Observer: observer}
 		if o.Tokens != nil {
 			options.Token = o.Tokens[i]
