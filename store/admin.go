@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	auditScript   = load("audit")
-	fieldsScript  = load("fields")
+	auditScript   = load("entry", "audit")
+	fieldsScript  = load("entry", "fields")
 	leaseScript   = load("lease")
 	releaseScript = load("release")
 )
@@ -27,12 +27,33 @@ const confirmedFor = time.Hour
 
 // Record implements instrumentation.Store.
 func (s *Store) Record(ctx context.Context, a instrumentation.Audit) error {
+	entry, err := s.auditEntry(&a)
+	if err != nil {
+		return err
+	}
+	_, err = s.mutate(ctx, auditScript, entry)
+	s.told(ctx, &a, err)
+	return err
+}
+
+// told makes what was appended to the audit log a line of the process's log, which has it when it has left the former.
+func (s *Store) told(ctx context.Context, a *instrumentation.Audit, err error) {
+	if a != nil && (err == nil || errors.Is(err, instrumentation.ErrNotDurable)) {
+		s.log.InfoContext(ctx, "audit", "caller", a.Caller, "kind", a.Kind, "owner", a.Owner, "action", a.Action, "subject", a.Subject,
+			"detail", a.Detail, "result", a.Result, "at", a.At)
+	}
+}
+
+// auditEntry writes an entry as the scripts take it, with how many are kept; "" for none.
+func (s *Store) auditEntry(a *instrumentation.Audit) (string, error) {
+	if a == nil {
+		return "", nil
+	}
 	b, err := json.Marshal(a)
 	if err != nil {
-		return fmt.Errorf("encode the audit entry: %w", err)
+		return "", fmt.Errorf("encode the audit entry: %w", err)
 	}
-	_, err = s.mutate(ctx, auditScript, string(b))
-	return err
+	return fmt.Sprintf("%d|%s", s.opts.AuditEntries, b), nil
 }
 
 // AuditLog implements instrumentation.Store.
@@ -69,13 +90,9 @@ type field struct{ hash, name, old, new string }
 
 // setFields changes fields that stand as they were read, all or none; errMoved says that one has changed.
 func (s *Store) setFields(ctx context.Context, a *instrumentation.Audit, fields ...field) error {
-	audit := ""
-	if a != nil {
-		b, err := json.Marshal(a)
-		if err != nil {
-			return fmt.Errorf("encode the audit entry: %w", err)
-		}
-		audit = string(b)
+	audit, err := s.auditEntry(a)
+	if err != nil {
+		return err
 	}
 	args := []any{audit, len(fields)}
 	for _, f := range fields {
@@ -85,13 +102,11 @@ func (s *Store) setFields(ctx context.Context, a *instrumentation.Audit, fields 
 		args = append(args, f.hash, f.name, f.new)
 	}
 	reply, err := s.mutate(ctx, fieldsScript, args...)
-	if err != nil {
-		return err
+	if err == nil && text(at(reply, 0)) != "OK" {
+		err = errMoved
 	}
-	if text(at(reply, 0)) != "OK" {
-		return errMoved
-	}
-	return nil
+	s.told(ctx, a, err)
+	return err
 }
 
 // guard is a Guard as it is kept.
@@ -119,7 +134,7 @@ func (s *Store) guard(ctx context.Context, id string) (text string, g guard, err
 // PutGuard makes something wait for an operator, or notes how it stands now. It returns true when an operator has confirmed
 // no less than g.WouldRemove during the last hour; the guard is gone then and the caller goes on, once.
 func (s *Store) PutGuard(ctx context.Context, g instrumentation.Guard) (confirmed bool, err error) {
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -193,7 +208,7 @@ func (s *Store) Guards(ctx context.Context) ([]instrumentation.Guard, error) {
 
 // ConfirmGuard implements instrumentation.Store.
 func (s *Store) ConfirmGuard(ctx context.Context, id string, a instrumentation.Audit) error {
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,13 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +19,39 @@ import (
 	"iapi/store"
 	"iapi/store/storetest"
 )
+
+func TestWhatLeavesTheAuditLogIsInTheLog(t *testing.T) {
+	var mu sync.Mutex
+	var log bytes.Buffer
+	o := store.Options{AuditEntries: 200, Logger: slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.Write(b)
+	}), nil))}
+	storetest.Each(t, o, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		commit(t, s, newRecord(uid(1), "a"))
+		_, err := s.PutGuard(ctx, instrumentation.Guard{ID: "g"})
+		require.NoError(t, err)
+		require.NoError(t, s.ConfirmGuard(ctx, "g", instrumentation.Audit{Caller: t.Name(), Action: "confirm"}))
+		for i := range 500 {
+			require.NoError(t, s.Record(ctx, instrumentation.Audit{Caller: t.Name(), Action: fmt.Sprint("n|", i), Detail: "100|{", Result: "ok"}))
+		}
+		kept, err := s.AuditLog(ctx, "", 1000)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(kept), 200)
+		require.LessOrEqual(t, len(kept), 400)
+		require.Equal(t, "n|499 100|{", kept[0].Action+" "+kept[0].Detail)
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, 501, strings.Count(log.String(), "msg=audit caller="+t.Name()+" "))
+		require.Contains(t, log.String(), " action=create ")
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 func TestTheAuditLogIsReadBackwards(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {

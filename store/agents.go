@@ -26,7 +26,7 @@ func (s *Store) JoinHost(ctx context.Context, hash string) (uuid.UUID, error) {
 // RevokeCertificates voids the certificates of a host's agent that were issued before now, by the store's clock. They are
 // kept in the hash "revoked": host → when, in ms. A certificate that is issued later is good again.
 func (s *Store) RevokeCertificates(ctx context.Context, host uuid.UUID) error {
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func TestNothingSpansTheSlotsOfACluster(t *testing.T) {
 	}
 	_, err = s.PutVMs(ctx, at(2), vms)
 	require.NoError(t, err)
-	require.NoError(t, s.AwaitWork(ctx, "w", time.Minute))
+	require.NoError(t, s.AwaitWork(ctx, "w", store.HostWork, time.Minute))
 	claims := claim(t, s, 100, time.Minute)
 	require.Len(t, claims, 20)
 	for _, c := range claims {

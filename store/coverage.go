@@ -20,6 +20,8 @@ var (
 	coverageScript = load("cut", "coverage")
 	troubleScript  = load("cut", "trouble")
 	beatScript     = load("beat")
+	setbackScript  = load("setback")
+	nowScript      = load("now")
 )
 
 // beatEvery is how often a process that serves agents says so. Three missed beats are an outage of ours.
@@ -28,8 +30,28 @@ func (s *Store) beatEvery() time.Duration { return min(s.opts.OfflineAfter/9, 5*
 // beat notes that this process serves agents.
 func (s *Store) beat(ctx context.Context) error {
 	gap := 3 * s.beatEvery()
-	_, err := s.do(ctx, beatScript, record, gap.Milliseconds(), s.opts.OfflineAfter.Milliseconds())
+	args := []any{gap.Milliseconds(), s.opts.OfflineAfter.Milliseconds(), flag(false)}
+	back, err := s.do(ctx, beatScript, record, args...)
+	if err != nil || number(back) == 0 {
+		return err
+	}
+	if err := s.setBack(ctx, number(back)); err != nil {
+		return err
+	}
+	args[2] = flag(true)
+	_, err = s.do(ctx, beatScript, record, args...)
 	return err
+}
+
+// setBack corrects what was noted before the store's clock was set back by some milliseconds: else agents that have died since
+// would count as heard of, leases of dead workers would last, and lost tasks would not be missed, until that time comes again.
+func (s *Store) setBack(ctx context.Context, by int64) error {
+	s.log.Warn("the store's clock was set back", "by", time.Duration(by)*time.Millisecond)
+	calls := []*call{{script: setbackScript, key: record, args: []any{by, "unevaluated", "judge"}}}
+	for sh := range shard(shards) {
+		calls = append(calls, &call{script: setbackScript, key: sh.prefix(), args: []any{by, "seen", kindHost + "leased", kindVM + "leased"}})
+	}
+	return s.doAll(ctx, calls)
 }
 
 // serving reads, as a part of a pipeline, who serves agents.
@@ -182,7 +204,7 @@ func parseHostCounts(host, v string) (h hostCounts, err error) {
 	if h.removed = v == "x"; h.removed {
 		return h, nil
 	}
-	n := strings.Split(v, ",")
+	n := strings.Split(strings.TrimSuffix(v, ",n"), ",")
 	if len(n) != 4 {
 		return h, fmt.Errorf("the counts on host %s: %q is not valid", host, v)
 	}
@@ -222,7 +244,7 @@ func (s *Store) Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uu
 // maxProblems is how many kinds of problems are told.
 const maxProblems = 20
 
-// Problems implements instrumentation.Store. It looks only at the hosts on which something does not run, all of them in a
+// Problems implements instrumentation.Store. It looks only at the hosts on which something is to be told, all of them in a
 // number of round trips that grows with the hosts and not with the ids. The kinds with the most sources are told.
 func (s *Store) Problems(ctx context.Context, ids ...instrumentation.ID) ([][]instrumentation.Problem, error) {
 	found := make([]problems, len(ids))
@@ -273,7 +295,7 @@ type problemKind struct {
 	message string
 }
 
-// note adds what does not run on one host.
+// note adds what does not run on one host, and what its agent says of what does.
 func (p *problems) note(v view) {
 	rest, example := v.place.expected-len(v.others), uuid.Nil
 	for _, z := range zoneIDs(v.place.zones) {
@@ -287,7 +309,7 @@ func (p *problems) note(v view) {
 }
 
 func (p *problems) add(status instrumentation.Status, message string, sources int, example uuid.UUID) {
-	if status == instrumentation.StatusRunning || sources <= 0 {
+	if status == instrumentation.StatusRunning && message == "" || sources <= 0 {
 		return
 	}
 	if *p == nil {

@@ -19,7 +19,7 @@ func (s *Store) PutJoinToken(ctx context.Context, hash string, host uuid.UUID, t
 	if host == uuid.Nil || ttl <= 0 {
 		return errors.New("create a join token: host and a time to live above zero must be given")
 	}
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func parseJoin(v string) (time.Time, uuid.UUID, error) {
 // Redeem turns a join token into the token of its host's agent, both given by their hashes. The join token is used up, and
 // a token that the host's agent had before is not valid any more. It returns ErrToken for a join token that is not valid.
 func (s *Store) Redeem(ctx context.Context, joinHash, agentHash string) (uuid.UUID, error) {
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -135,9 +135,11 @@ func (s *Store) setAgentToken(ctx context.Context, host uuid.UUID, hash string, 
 
 // AgentHost returns the host whose agent has the token with this hash, or ErrToken.
 func (s *Store) AgentHost(ctx context.Context, hash string) (uuid.UUID, error) {
-	v, err := s.hget(ctx, "tokens", hash)
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	v, err := s.tokens.Do(ctx, hash)
 	if err != nil {
-		return uuid.Nil, err
+		return uuid.Nil, fault("authenticate an agent", err)
 	}
 	if v == "" {
 		return uuid.Nil, fmt.Errorf("authenticate an agent: %w", ErrToken)
@@ -147,6 +149,21 @@ func (s *Store) AgentHost(ctx context.Context, hash string) (uuid.UUID, error) {
 		return uuid.Nil, fmt.Errorf("decode the host of a token: %w", err)
 	}
 	return host, nil
+}
+
+// tokenHosts reads the hosts of tokens that are presented at the same time; "": there is no such token.
+func (s *Store) tokenHosts(ctx context.Context, hashes []string) ([]string, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	found, err := s.client.HMGet(ctx, record+"tokens", hashes...).Result()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(found))
+	for i, v := range found {
+		out[i] = text(v)
+	}
+	return out, nil
 }
 
 // Secret returns a random secret of 32 bytes that all processes on this store share under a name.

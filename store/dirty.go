@@ -17,6 +17,7 @@ var (
 	lapseScript   = load("mark", "lapse")
 	claimScript   = load("mark", "claim")
 	unclaimScript = load("mark", "unclaim")
+	waitingScript = load("waiting")
 )
 
 // The kinds of dirty things, as the keys' names have them.
@@ -135,12 +136,18 @@ func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, err
 		var lapsed []*call
 		var all []redis.Z
 		moreUrgent := false
+		var next time.Duration // until a claim lapses
 		for sh := range shard(shards) {
 			q := queues[sh].Val()
 			all = append(all, q...)
 			moreUrgent = moreUrgent || len(q) == share && q[len(q)-1].Score < later
-			if l := leases[sh].Val(); len(l) > 0 && int64(l[0].Score) <= now.Val().UnixMilli() {
-				lapsed = append(lapsed, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
+			for _, l := range leases[sh].Val() {
+				in := time.UnixMilli(int64(l.Score) + 1).Sub(now.Val())
+				if in <= time.Millisecond {
+					lapsed = append(lapsed, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
+				} else if next == 0 || in < next {
+					next = in
+				}
 			}
 		}
 		if len(lapsed) > 0 {
@@ -149,6 +156,7 @@ func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, err
 			}
 			continue
 		}
+		s.waker.lapses(Work(kind), next)
 		slices.SortFunc(all, func(a, b redis.Z) int { return cmp.Compare(a.Score, b.Score) })
 		ids := make([]string, 0, min(n, len(all)))
 		for _, z := range all[:cap(ids)] {
@@ -214,6 +222,33 @@ func (s *Store) DoneVM(ctx context.Context, claims ...VMClaim) error {
 		}
 	}
 	return nil
+}
+
+// Waiting returns those of some hosts that were marked by a time of the store's clock and have not been reconciled since,
+// claimed or not.
+func (s *Store) Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+	var calls []*call
+	for sh, ids := range byShard(hosts) {
+		for chunk := range slices.Chunk(ids, 500) {
+			args := []any{marked.UnixMilli()}
+			for _, id := range chunk {
+				args = append(args, id.String())
+			}
+			calls = append(calls, &call{script: waitingScript, key: sh.prefix(), args: args})
+		}
+	}
+	if err := s.doAll(ctx, calls); err != nil {
+		return nil, err
+	}
+	var waiting []uuid.UUID
+	for _, c := range calls {
+		ids, err := parseIDs(texts(c.reply))
+		if err != nil {
+			return nil, fmt.Errorf("read which hosts wait: %w", err)
+		}
+		waiting = append(waiting, ids...)
+	}
+	return waiting, nil
 }
 
 // Backlog tells what waits to be done, claimed or not.

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"iapi/instrumentation"
 	"iapi/store"
 	"iapi/store/storetest"
 )
@@ -102,6 +105,21 @@ func TestLapsedLeasesAreTakenOverAndLateWorkersAreFenced(t *testing.T) {
 	})
 }
 
+func TestAWaitingWorkerIsWokenWhenAClaimLapses(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, s.MarkHosts(ctx, false, uid(1000)))
+		require.Len(t, claim(t, s, 1, 300*time.Millisecond), 1) // by one that dies
+		for got := []store.Claim(nil); len(got) == 0; {
+			require.NoError(t, s.AwaitWork(ctx, "other", store.HostWork, time.Hour))
+			var err error
+			got, err = s.ClaimHosts(ctx, "other", 1, time.Minute)
+			require.NoError(t, err)
+		}
+	})
+}
+
 func TestAMarkDuringAClaimIsNotLost(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
 		ctx := t.Context()
@@ -139,33 +157,76 @@ func TestAMarkDuringAClaimIsNotLost(t *testing.T) {
 	})
 }
 
+func TestHostsWaitUntilTheyAreReconciledClaimedOrNot(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		a, b, c := uid(1000), uid(1001), uid(1002)
+		require.NoError(t, s.MarkHosts(ctx, false, a))
+		require.NoError(t, s.MarkHosts(ctx, true, b))
+		now, err := s.Now(ctx)
+		require.NoError(t, err)
+		waiting := func(at time.Time) []uuid.UUID {
+			ids, err := s.Waiting(ctx, at, a, b, c)
+			require.NoError(t, err)
+			return ids
+		}
+		require.ElementsMatch(t, []uuid.UUID{a, b}, waiting(now))
+		require.Empty(t, waiting(now.Add(-time.Minute)), "they were marked later")
+		claims := claim(t, s, 10, time.Minute)
+		require.ElementsMatch(t, []uuid.UUID{a, b}, waiting(now), "claimed is not reconciled")
+		for _, c := range claims {
+			f := facts(t, s, c.Host)
+			text, hash, counts := body()
+			_, done, err := s.CommitDocument(ctx, c, f, text, hash, counts)
+			require.NoError(t, err)
+			require.True(t, done)
+		}
+		require.Empty(t, waiting(now))
+		require.NoError(t, s.MarkHosts(ctx, false, a))
+		require.Empty(t, waiting(now.Add(-time.Millisecond)), "that mark is another one")
+	})
+}
+
 func TestAMarkWakesAWaitingWorker(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
 		ctx := t.Context()
-		require.NoError(t, s.AwaitWork(ctx, "w", time.Minute)) // the first call looks at once
-		settle := func() {
+		judged := 0 // what is marked already wakes nobody
+		marks := map[store.Work]func() error{
+			store.HostWork:  func() error { return s.MarkHosts(ctx, false, uid(1000)) },
+			store.VMWork:    func() error { return s.MarkVMs(ctx, uid(1)) },
+			store.JudgeWork: func() error { judged++; return s.MarkJudge(ctx, instrumentation.ID(fmt.Sprint(judged))) },
+			store.TaskWork:  func() error { return s.WakeForTasks(ctx) },
+		}
+		settle := func(kind store.Work) {
 			for range 20 { // until nothing is left that has not been noticed
 				began := time.Now()
-				require.NoError(t, s.AwaitWork(ctx, "w", 100*time.Millisecond))
+				require.NoError(t, s.AwaitWork(ctx, "w", kind, 100*time.Millisecond))
 				if time.Since(began) >= 100*time.Millisecond {
 					return
 				}
 			}
 		}
-		for _, mark := range []func() error{
-			func() error { return s.MarkHosts(ctx, false, uid(1000)) },
-			func() error { return s.MarkVMs(ctx, uid(1)) },
-			func() error { return s.MarkJudge(ctx, "a") },
-		} {
-			settle()
+		for kind, mark := range marks {
+			require.NoError(t, s.AwaitWork(ctx, "w", kind, time.Minute)) // the first call looks at once
+			settle(kind)
 			woken := make(chan error, 1)
-			go func() { woken <- s.AwaitWork(ctx, "w", time.Minute) }()
+			go func() { woken <- s.AwaitWork(ctx, "w", kind, time.Minute) }()
+			for other, mark := range marks {
+				if other != kind {
+					require.NoError(t, mark())
+				}
+			}
+			select {
+			case <-woken:
+				t.Fatalf("work of another kind wakes for %q", kind)
+			case <-time.After(100 * time.Millisecond):
+			}
 			require.NoError(t, mark())
 			select {
 			case err := <-woken:
 				require.NoError(t, err)
 			case <-time.After(10 * time.Second):
-				t.Fatal("the worker was not woken")
+				t.Fatalf("the worker was not woken for %q", kind)
 			}
 		}
 	})

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
@@ -27,28 +26,11 @@ var (
 	goneScript  = load("mark", "gone")
 )
 
-// manyVMs is how many VMs one run of a script takes at most.
-const manyVMs = 400
-
-// VMDigest is a hash of everything that IAPI knows of a VM. It allocates nothing: a sweep takes it of every VM. The tags
-// are summed up, so their order does not matter.
-func VMDigest(vm inventory.VM) uint64 {
-	var fixed [3*16 + 3*8]byte
-	copy(fixed[:], vm.UUID[:])
-	copy(fixed[16:], vm.Owner[:])
-	copy(fixed[32:], vm.Host[:])
-	var tags uint64
-	for k, v := range vm.Tags {
-		var pair [16]byte
-		binary.BigEndian.PutUint64(pair[:], xxhash.Sum64String(k))
-		binary.BigEndian.PutUint64(pair[8:], xxhash.Sum64String(v))
-		tags += xxhash.Sum64(pair[:])
-	}
-	binary.BigEndian.PutUint64(fixed[48:], xxhash.Sum64String(vm.Alias))
-	binary.BigEndian.PutUint64(fixed[56:], xxhash.Sum64String(vm.State))
-	binary.BigEndian.PutUint64(fixed[64:], tags)
-	return xxhash.Sum64(fixed[:])
-}
+// How many VMs and hosts one run of a script takes at most.
+const (
+	manyVMs   = 400
+	manyHosts = 50
+)
 
 // micros is a time as facts carry it. It is a whole number that Lua's numbers hold exactly.
 func micros(t time.Time) string { return itoa(t.UnixMicro()) }
@@ -266,7 +248,7 @@ func (s *Store) forgetHints(ctx context.Context, asOf time.Time, host uuid.UUID,
 // PutHosts writes what a read of the inventory that began at asOf says of some hosts, and returns those whose name or traits
 // have changed; they are marked already.
 func (s *Store) PutHosts(ctx context.Context, asOf time.Time, hosts []inventory.Host) (changed []uuid.UUID, err error) {
-	var calls []*call
+	per := make(map[shard][]any)
 	for _, h := range hosts {
 		if h.UUID == uuid.Nil {
 			return nil, errors.New("put hosts: a host has no uuid")
@@ -277,19 +259,26 @@ func (s *Store) PutHosts(ctx context.Context, asOf time.Time, hosts []inventory.
 		if err != nil {
 			return nil, fmt.Errorf("encode host %s: %w", h.UUID, err)
 		}
-		calls = append(calls, &call{
-			script: hostScript, key: shardOf(h.UUID).prefix(), args: []any{h.UUID.String(), micros(asOf), string(b), status},
-		})
+		sh := shardOf(h.UUID)
+		per[sh] = append(per[sh], h.UUID.String(), string(b), status)
 	}
-	for i := 0; i < len(calls); i += 500 {
-		if err := s.doAll(ctx, calls[i:min(i+500, len(calls))]); err != nil {
+	var calls []*call
+	for sh, args := range per {
+		for chunk := range slices.Chunk(args, 3*manyHosts) {
+			calls = append(calls, &call{script: hostScript, key: sh.prefix(), args: append([]any{micros(asOf)}, chunk...)})
+		}
+	}
+	for chunk := range slices.Chunk(calls, 10) {
+		if err := s.doAll(ctx, chunk); err != nil {
 			return nil, err
 		}
 	}
-	for i, c := range calls {
-		if number(c.reply) == 1 {
-			changed = append(changed, hosts[i].UUID)
+	for _, c := range calls {
+		ids, err := parseIDs(texts(c.reply))
+		if err != nil {
+			return nil, err
 		}
+		changed = append(changed, ids...)
 	}
 	return changed, nil
 }
@@ -331,31 +320,6 @@ func parseIDs(in []string) ([]uuid.UUID, error) {
 			return nil, fmt.Errorf("read a uuid: %w", err)
 		}
 		out[i] = id
-	}
-	return out, nil
-}
-
-// Digests returns the digest of the VMs of each host that has any.
-func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
-	cmds := make([]*redis.MapStringStringCmd, shards)
-	err := s.pipelined(ctx, "read the digests", func(p redis.Pipeliner) {
-		for sh := range shard(shards) {
-			cmds[sh] = p.HGetAll(ctx, sh.key("digests"))
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[uuid.UUID]HostDigest)
-	for _, c := range cmds {
-		for host, v := range c.Val() {
-			id, err := uuid.Parse(host)
-			parts := strings.Split(v, "|")
-			if err != nil || len(parts) != 3 {
-				return nil, fmt.Errorf("read the digest of host %q: %q is not valid", host, v)
-			}
-			out[id] = HostDigest{Digest: uint64(number(parts[0]))<<32 | uint64(number(parts[1])), VMs: int(number(parts[2]))}
-		}
 	}
 	return out, nil
 }

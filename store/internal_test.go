@@ -144,7 +144,7 @@ func TestAWriteThatIsSentTwiceIsMadeOnce(t *testing.T) {
 	require.NoError(t, err)
 	defer s.Close()
 	r := instrumentation.Instrumentation{ID: "a", Revision: 1, State: instrumentation.Created}
-	w := write{id: r.ID, new: &r, audit: &instrumentation.Audit{}, log: true, evaluate: 1}
+	w := write{id: r.ID, new: &r, audit: `{}`, log: true, evaluate: 1}
 	args, err := w.args()
 	require.NoError(t, err)
 	for range 2 {

@@ -34,7 +34,7 @@ func shardOf(id uuid.UUID) shard {
 //	dirty, vdirty        zset  host or VM, when marked; without urgency plus 10^15
 //	leased, vleased      zset  host or VM, when the lease lapses
 //	claims, vclaims      hash  host or VM → token|score in dirty
-//	wake                 stream of marks
+//	wake                 stream of marks: w is the kind, see Work
 //	change, changeseq    stream of documents; its ids are dense
 //	on:<host>            hash  m<id> → revision|epoch|generation (changed at)|expected, v<id> → its VMs, 16 bytes each
 //	add:<host>           hash  id → VMs that no applied document has had yet
@@ -61,10 +61,11 @@ func (s shard) key(name string) string { return s.prefix() + name }
 //	unevaluated, judge   zset  id, since when
 //	log, logseq          stream of changed records; its ids are dense
 //	audit, auditseq      stream of what was done; its ids are dense
-//	wake                 stream of marks to judge
+//	wake                 stream of marks to judge, and of tasks in asynq's queues
 //	guards               hash  id → JSON
 //	sweep                hash  walk, at: see Walk; ended, vms, differing, stale: see Swept
 //	lease:<name>         holder
+//	clock                the last answer of Now, in µs
 //	joins                hash  SHA-256 of the token → expiry|host
 //	tokens, tokenof      hash  SHA-256 of the token → host, and back
 //	catalog              hash  revision of what is published, a random name

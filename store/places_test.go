@@ -33,6 +33,34 @@ func TestProblemsOfManyAreEachTheirOwn(t *testing.T) {
 	})
 }
 
+func TestWhatIsSaidOfSourcesThatRunIsTold(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		v := assign(t, s, uid(1000), item("x", 1, uid(1), uid(2)), item("y", 1, uid(1)))
+		quiet, spoken := status("x", 1, running), status("x", 1, running)
+		spoken.Message = "the spool cannot be opened"
+		told := []instrumentation.Problem{{Status: running, Message: spoken.Message, Sources: 2, ExampleVM: uid(2)}} // the first by uuid
+		for i, c := range []struct {
+			says store.Status
+			want []instrumentation.Problem
+		}{{quiet, nil}, {spoken, told}, {spoken, told}, {quiet, nil}, {spoken, told}} {
+			report(t, s, uid(1000), int64(1+i), v, c.says, status("y", 1, running))
+			found := problemsOf(t, s, "x", "y")
+			require.Len(t, found[0], len(c.want), "report %d", i)
+			if c.want != nil {
+				require.Equal(t, c.want, found[0])
+			}
+			require.Empty(t, found[1])
+			coverage, err := s.Coverage(t.Context(), "x")
+			require.NoError(t, err)
+			require.Equal(t, instrumentation.Coverage{Expected: 2, Running: 2}, coverage[0])
+		}
+		assign(t, s, uid(1000), item("x", 1, uid(2)), item("y", 1, uid(1))) // a commit counts anew
+		require.Equal(t, []instrumentation.Problem{{Status: running, Message: spoken.Message, Sources: 1, ExampleVM: uid(2)}}, problemsOf(t, s, "x")[0])
+		assign(t, s, uid(1000), item("y", 1, uid(1)))
+		require.Empty(t, problemsOf(t, s, "x")[0])
+	})
+}
+
 func TestPlacesArePagedByUUID(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
 		ctx := t.Context()

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"iapi/assignment"
 	"iapi/instrumentation"
-	"iapi/inventory"
 )
 
 // FactsRead is what the reading of one host's facts has come to.
@@ -57,10 +55,11 @@ func (s *Store) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]FactsRead, e
 		return nil, err
 	}
 	out := make([]FactsRead, len(hosts))
+	var d vmDecoder
 	for sh, of := range per {
 		for k, i := range of {
 			f, r := &out[i], &reads[i]
-			f.Err = f.decode(hosts[i], r.fact.Val(), r.on.Val(), r.add.Val(), r.vms.Val())
+			f.Err = f.decode(&d, hosts[i], r.fact.Val(), r.on.Val(), r.add.Val(), r.vms.Val())
 			f.Wanted = number(wanted[sh].Val()[k])
 		}
 	}
@@ -80,7 +79,7 @@ func (s *Store) Facts(ctx context.Context, host uuid.UUID) (Facts, error) {
 }
 
 // decode takes what is kept of a host. After an error the facts cannot be committed with.
-func (f *Facts) decode(host uuid.UUID, fact []any, on, add, vms map[string]string) (err error) {
+func (f *Facts) decode(d *vmDecoder, host uuid.UUID, fact []any, on, add, vms map[string]string) (err error) {
 	if f.Host, f.Known, err = decodeHost(host, text(fact[0]), text(fact[1])); err != nil {
 		return err
 	}
@@ -89,15 +88,9 @@ func (f *Facts) decode(host uuid.UUID, fact []any, on, add, vms map[string]strin
 	if f.placed, err = parsePlaces(on, add); err != nil {
 		return fmt.Errorf("read the places of host %s: %w", host, err)
 	}
-	f.VMs = make([]inventory.VM, 0, len(vms))
-	for id, entry := range vms {
-		vm, err := decodeVM(id, entry)
-		if err != nil {
-			return err
-		}
-		f.VMs = append(f.VMs, vm)
+	if f.VMs, err = d.vms(vms); err != nil {
+		return err
 	}
-	slices.SortFunc(f.VMs, func(a, b inventory.VM) int { return strings.Compare(string(a.UUID[:]), string(b.UUID[:])) })
 	f.id, f.complete = host, true
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	commitScript = load("commit")
+	commitScript = load("entry", "commit")
 	forgetScript = load("forget")
 )
 
@@ -67,14 +67,14 @@ type write struct {
 	maxTracing int
 	idem       string // "": none
 	idemValue  string
-	audit      *instrumentation.Audit
+	audit      string // an entry, as auditEntry makes it; "": none
 	log        bool
 	evaluate   int // 1: mark, -1: unmark, 0: leave
 }
 
 // args turns a write into what the script needs.
 func (w *write) args() ([]any, error) {
-	newJSON, audit := "", ""
+	newJSON := ""
 	live, tracing := 0, 0
 	var adds, removes []string
 	owner, expires := uuid.Nil, int64(0)
@@ -105,16 +105,9 @@ func (w *write) args() ([]any, error) {
 			return kept
 		})
 	}
-	if w.audit != nil {
-		b, err := json.Marshal(w.audit)
-		if err != nil {
-			return nil, fmt.Errorf("encode the audit entry: %w", err)
-		}
-		audit = string(b)
-	}
 	args := []any{
 		string(w.id), w.oldJSON, newJSON, owner.String(), live, w.maxLive, tracing, w.maxTracing,
-		w.idem, w.idemValue, audit, flag(w.log), w.evaluate, expires, nonce(), len(adds),
+		w.idem, w.idemValue, w.audit, flag(w.log), w.evaluate, expires, nonce(), len(adds),
 	}
 	return append(append(args, anys(adds)...), anys(removes)...), nil
 }
@@ -193,8 +186,12 @@ func (s *Store) Commit(ctx context.Context, c instrumentation.Change) (instrumen
 	if c.Record.ID == "" {
 		return none, errors.New("commit: the record's id is missing")
 	}
+	audit, err := s.auditEntry(&c.Audit)
+	if err != nil {
+		return none, fmt.Errorf("commit %s: %w", c.Record.ID, err)
+	}
 	w := write{
-		id: c.Record.ID, new: &c.Record, maxLive: c.MaxLive, maxTracing: c.MaxTracing, audit: &c.Audit, log: true, evaluate: 1,
+		id: c.Record.ID, new: &c.Record, maxLive: c.MaxLive, maxTracing: c.MaxTracing, audit: audit, log: true, evaluate: 1,
 	}
 	if c.IdempotencyKey != "" {
 		sum := sha256.Sum256([]byte(c.Audit.Caller + "\x00" + c.Record.Owner.String() + "\x00" + c.IdempotencyKey))
@@ -203,7 +200,6 @@ func (s *Store) Commit(ctx context.Context, c instrumentation.Change) (instrumen
 	}
 	for range racers {
 		var before used
-		var err error
 		if c.Expect > 0 {
 			if before, err = s.standing(ctx, &w); err != nil {
 				return none, err
@@ -223,10 +219,12 @@ func (s *Store) Commit(ctx context.Context, c instrumentation.Change) (instrumen
 			continue
 		case errors.Is(err, errMoved):
 			return none, fmt.Errorf("commit %s: %w: there is one of that id", w.id, instrumentation.ErrRevision)
-		case err != nil:
-			return none, fmt.Errorf("commit %s: %w", w.id, err)
 		case before.id != "":
 			return repeated(before, c.InputDigest)
+		}
+		s.told(ctx, &c.Audit, err)
+		if err != nil {
+			return none, fmt.Errorf("commit %s: %w", w.id, err)
 		}
 		return c.Record, nil
 	}

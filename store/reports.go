@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -164,13 +165,28 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 	return results, nil
 }
 
-// BeginSession makes a session the host's agent: reports of others are refused, and those that serve agents are told.
+// BeginSession makes a session the host's agent: reports of others are refused, and those that serve agents are told. Sessions
+// that begin at the same time do so in one round trip, in the order in which they were asked to.
 func (s *Store) BeginSession(ctx context.Context, host, session uuid.UUID) error {
 	if host == uuid.Nil || session == uuid.Nil || session == revoked {
 		return errors.New("begin a session: host and session must be given")
 	}
-	_, err := s.do(ctx, sessionScript, shardOf(host).prefix(), host.String(), session.String())
-	return err
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	failed, err := s.sessions.Do(ctx, &call{script: sessionScript, key: shardOf(host).prefix(), args: []any{host.String(), session.String()}})
+	return cmp.Or(fault("begin a session", err), failed)
+}
+
+// beginSessions runs the calls, and answers each with its own error.
+func (s *Store) beginSessions(ctx context.Context, calls []*call) ([]error, error) {
+	_ = s.doAll(ctx, calls) // each call has its error
+	out := make([]error, len(calls))
+	for i, c := range calls {
+		if c.err != nil {
+			out[i] = fault(c.script.name, c.err)
+		}
+	}
+	return out, nil
 }
 
 // revoked is kept in place of the session of an agent whose credential was revoked.

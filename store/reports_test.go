@@ -375,7 +375,9 @@ func TestCoverageAddsUpAfterRandomHistories(t *testing.T) {
 				ps := problemsOf(t, s, id)[0]
 				sum := 0
 				for _, p := range ps {
-					sum += p.Sources
+					if p.Status != running { // of which there is only something to say
+						sum += p.Sources
+					}
 				}
 				require.Equal(t, want.Expected-want.Running, sum, "problems of %s: %+v", id, ps)
 			}

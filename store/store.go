@@ -30,6 +30,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"iapi/instrumentation"
+	"iapi/internal/batch"
 )
 
 // Errors of the store beside those of instrumentation, for errors.Is.
@@ -63,6 +64,8 @@ type Options struct {
 	// Replicas is how many replicas must confirm a mutation before it is answered, else ErrNotDurable. Default (0): one if
 	// the server has any when the store is opened. Below zero: none.
 	Replicas int
+	// AuditEntries is how many entries the audit log keeps at least; default 100,000. Older ones leave it, some at a time.
+	AuditEntries int
 	// Pool is the most connections to each server; default 10 for each processor, at least 20.
 	Pool int
 }
@@ -79,6 +82,9 @@ type Embedded struct {
 	SnapshotEvery time.Duration
 }
 
+// maxTogether bounds how many questions that come at the same time are asked in one round trip.
+const maxTogether = 256
+
 // Store is a connection to the store. It is safe for concurrent use.
 type Store struct {
 	client   redis.UniversalClient
@@ -89,7 +95,11 @@ type Store struct {
 	replicas int          // that must confirm a mutation
 	ceiling  atomic.Int64 // what ceilingOf returned last
 
-	waker waker
+	waker *waker
+
+	// What agents ask for one by one, and thousands of them at the same time when they come back.
+	sessions *batch.Batcher[*call, error]
+	tokens   *batch.Batcher[string, string]
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -110,9 +120,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.OfflineAfter <= 0 {
 		o.OfflineAfter = 45 * time.Second
 	}
+	if o.AuditEntries <= 0 {
+		o.AuditEntries = 100_000
+	}
 	redirectLog(o.Logger)
-	s := &Store{opts: o, log: o.Logger}
+	s := &Store{opts: o, log: o.Logger, waker: newWaker()}
 	s.ceiling.Store(noCeiling)
+	s.sessions = batch.New(maxTogether, 1, o.Timeout, s.beginSessions)
+	s.tokens = batch.New(maxTogether, 1, o.Timeout, s.tokenHosts)
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(ctx); err != nil {
 		s.stop()
@@ -177,8 +192,18 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Now returns the store's clock, to a microsecond.
+// Now returns the time by which reads of the inventory are ordered, to a microsecond: the store's clock, but always later than
+// before, also when that clock was set back.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	reply, err := s.do(ctx, nowScript, record)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMicro(number(reply)).UTC(), nil
+}
+
+// clock returns the store's clock as it is.
+func (s *Store) clock(ctx context.Context) (time.Time, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	now, err := s.client.Time(ctx).Result()

@@ -5,11 +5,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"iapi/instrumentation"
 )
+
+var staleScript = load("stale")
 
 // Walk is how far a sweep has come on its way through the inventory's list of VMs: what it would lose if it ended now. It
 // takes 28 bytes for each host, however many VMs there are.
@@ -95,4 +100,33 @@ func (s *Store) LastSweep(ctx context.Context) (Swept, error) {
 	return Swept{
 		At: fromMicros(text(v[0])), VMs: int(number(v[1])), Differing: int(number(v[2])), Stale: int(number(v[3])),
 	}, nil
+}
+
+// Stale returns the live instrumentations that are noted as stale. They are found where they are kept: there are many
+// records and seldom a stale one.
+func (s *Store) Stale(ctx context.Context) (stale []Pending, err error) {
+	now, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for from := "-"; from != ""; {
+		reply, err := s.do(ctx, staleScript, record, from)
+		if err != nil {
+			return nil, err
+		}
+		if from = text(at(reply, 0)); from != "" {
+			from = "(" + from
+		}
+		for _, found := range texts(at(reply, 1)) {
+			id, rec, _ := strings.Cut(found, "|")
+			r, err := decode(instrumentation.ID(id), rec)
+			if err != nil {
+				return nil, err
+			}
+			if r.Live(now) && !r.StaleFrom.IsZero() {
+				stale = append(stale, Pending{ID: r.ID, Revision: r.Revision})
+			}
+		}
+	}
+	return stale, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -41,13 +42,32 @@ func appendString(b []byte, s string) []byte {
 
 var errNotVM = errors.New("the entry is not valid")
 
-// decodeVM reads what is kept of a VM.
-func decodeVM(id, entry string) (vm inventory.VM, err error) {
+// vmDecoder reads what is kept of VMs. VMs with equal tags share one map, which must not be changed. The zero vmDecoder is
+// ready. Not safe for concurrent use.
+type vmDecoder struct{ tags map[string]map[string]string }
+
+// decodeVM reads what is kept of one VM.
+func decodeVM(id, entry string) (inventory.VM, error) { return new(vmDecoder).vm(id, entry) }
+
+// vms reads what is kept of a host's VMs, and returns them by their uuids.
+func (d *vmDecoder) vms(kept map[string]string) ([]inventory.VM, error) {
+	vms := make([]inventory.VM, 0, len(kept))
+	for _, id := range slices.Sorted(maps.Keys(kept)) { // the texts of uuids have their order
+		vm, err := d.vm(id, kept[id])
+		if err != nil {
+			return nil, err
+		}
+		vms = append(vms, vm)
+	}
+	return vms, nil
+}
+
+func (d *vmDecoder) vm(id, entry string) (vm inventory.VM, err error) {
 	_, entry, _ = strings.Cut(entry, "|")
 	_, entry, _ = strings.Cut(entry, "|")
 	switch {
 	case entry != "" && entry[0] == compactVM:
-		vm, err = parseVM(entry[1:])
+		vm, err = d.parse(entry[1:])
 		if err == nil {
 			vm.UUID, err = uuid.Parse(id)
 		}
@@ -62,7 +82,7 @@ func decodeVM(id, entry string) (vm inventory.VM, err error) {
 	return vm, nil
 }
 
-func parseVM(text string) (vm inventory.VM, err error) {
+func (d *vmDecoder) parse(text string) (vm inventory.VM, err error) {
 	if len(text) < 32 {
 		return vm, errNotVM
 	}
@@ -75,19 +95,28 @@ func parseVM(text string) (vm inventory.VM, err error) {
 	if vm.Alias, text, err = cutString(text); err != nil {
 		return vm, err
 	}
-	for text != "" {
-		var k, v string
-		if k, text, err = cutString(text); err != nil {
-			return vm, err
-		}
-		if v, text, err = cutString(text); err != nil {
-			return vm, err
-		}
-		if vm.Tags == nil {
-			vm.Tags = make(map[string]string)
-		}
-		vm.Tags[k] = v
+	if text == "" {
+		return vm, nil
 	}
+	if known, ok := d.tags[text]; ok {
+		vm.Tags = known
+		return vm, nil
+	}
+	tags := make(map[string]string)
+	for rest := text; rest != ""; {
+		var k, v string
+		if k, rest, err = cutString(rest); err != nil {
+			return vm, err
+		}
+		if v, rest, err = cutString(rest); err != nil {
+			return vm, err
+		}
+		tags[k] = v
+	}
+	if d.tags == nil {
+		d.tags = make(map[string]map[string]string)
+	}
+	d.tags[text], vm.Tags = tags, tags
 	return vm, nil
 }
 

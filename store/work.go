@@ -92,7 +92,7 @@ func (s *Store) AllLive(ctx context.Context, fn func([]instrumentation.Instrumen
 	if _, pos, _, err = s.Log(ctx, ""); err != nil {
 		return "", err
 	}
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -144,7 +144,7 @@ func toIDs(in []string) []instrumentation.ID {
 
 // Unevaluated returns up to n revisions that have waited to be evaluated for longer than olderThan, the oldest first.
 func (s *Store) Unevaluated(ctx context.Context, olderThan time.Duration, n int) ([]Pending, error) {
-	now, err := s.Now(ctx)
+	now, err := s.clock(ctx)
 	if err != nil {
 		return nil, err
 	}

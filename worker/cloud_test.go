@@ -148,7 +148,6 @@ func (q *tasks) take() (ids []instrumentation.ID) {
 type whole interface {
 	Store
 	Document(ctx context.Context, host uuid.UUID) (assignment.Stored, error)
-	Guards(ctx context.Context) ([]instrumentation.Guard, error)
 	ConfirmGuard(ctx context.Context, id string, a instrumentation.Audit) error
 }
 
@@ -250,6 +249,9 @@ func (b *bench) get(id instrumentation.ID) *instrumentation.Instrumentation {
 	return recs[0]
 }
 
+// nowhere is a client for workers whose tasks are handed to them. Each client has goroutines, and chaos makes thousands of workers.
+var nowhere = sync.OnceValue(func() *redis.Client { return redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) })
+
 // worker makes a worker that lives for some calls of the store; 0: for ever.
 func (b *bench) worker(calls int64) *Worker {
 	var s Store = b.store
@@ -259,7 +261,7 @@ func (b *bench) worker(calls int64) *Worker {
 		s = d
 	}
 	w, err := New(Options{
-		Store: s, VMAPI: b.cloud, CNAPI: b.cloud, Catalog: fakeCatalog{}, Redis: redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}),
+		Store: s, VMAPI: b.cloud, CNAPI: b.cloud, Catalog: fakeCatalog{}, Redis: nowhere(),
 		Lease: 20 * time.Millisecond, Tick: time.Millisecond, Concurrency: 4,
 	})
 	require.NoError(b.t, err)
@@ -270,7 +272,7 @@ func (b *bench) worker(calls int64) *Worker {
 // settle has a healthy worker do everything that waits, leases of the dead included.
 func (b *bench) settle(w *Worker) {
 	ctx := context.Background()
-	require.Eventually(b.t, func() bool {
+	eventually(b.t, func() bool {
 		require.NoError(b.t, w.requeue(ctx))
 		for _, id := range b.queue.take() {
 			require.NoError(b.t, w.evaluate(ctx, id))
@@ -284,7 +286,7 @@ func (b *bench) settle(w *Worker) {
 		back, err := b.store.Backlog(ctx)
 		require.NoError(b.t, err)
 		return back.DirtyHosts+back.DirtyVMs+back.Unevaluated == 0
-	}, 10*time.Second, time.Millisecond)
+	})
 }
 
 // requireTrue requires every document to be what the inventory and the records come to.

@@ -43,6 +43,9 @@ func (d *dying) do(fn func() error) error {
 func (d *dying) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]store.FactsRead, error) {
 	return one(d, func() ([]store.FactsRead, error) { return d.Store.FactsOf(ctx, hosts...) })
 }
+func (d *dying) Differences(ctx context.Context, hosts []store.HostVMs) ([]store.Difference, error) {
+	return one(d, func() ([]store.Difference, error) { return d.Store.Differences(ctx, hosts) })
+}
 func (d *dying) PutVMs(ctx context.Context, at time.Time, vms []inventory.VM) ([]uuid.UUID, error) {
 	return one(d, func() ([]uuid.UUID, error) { return d.Store.PutVMs(ctx, at, vms) })
 }

@@ -46,11 +46,12 @@ func (w *Worker) evaluate(ctx context.Context, id instrumentation.ID) error {
 		}
 		hosts = append(hosts, found...)
 	}
-	if err := w.Store.MarkHosts(ctx, !live, unique(hosts)...); err != nil {
+	hosts = unique(hosts)
+	if err := w.Store.MarkHosts(ctx, !live, hosts...); err != nil {
 		return fmt.Errorf("evaluate %s: mark its hosts: %w", id, err)
 	}
 	if len(hosts) > 0 {
-		if err := w.settle(ctx); err != nil {
+		if err := w.settle(ctx, hosts); err != nil {
 			return fmt.Errorf("evaluate %s: %w", id, err)
 		}
 	}
@@ -95,18 +96,17 @@ func (w *Worker) survey(ctx context.Context, rec *instrumentation.Instrumentatio
 		return w.Store.HostIDs(ctx)
 	}
 	m := placement.Compile(rec.Scope, rec.Owner)
-	known := w.knownHosts()
+	known := map[uuid.UUID]*inventory.Host{}
 	concerned := map[uuid.UUID]bool{}
 	err := w.ask(ctx, q, func(asOf time.Time, page []inventory.VM) error {
 		if _, err := w.Store.PutVMs(ctx, asOf, page); err != nil {
 			return fmt.Errorf("put VMs: %w", err)
 		}
+		if err := w.hostsOf(ctx, known, page); err != nil {
+			return err
+		}
 		for i := range page {
-			host, err := known(ctx, page[i].Host)
-			if err != nil {
-				return err
-			}
-			if m.Match(&page[i], host) {
+			if m.Match(&page[i], known[page[i].Host]) {
 				concerned[page[i].Host] = true
 			}
 		}
@@ -122,23 +122,43 @@ func (w *Worker) survey(ctx context.Context, rec *instrumentation.Instrumentatio
 	return slices.Collect(maps.Keys(concerned)), err
 }
 
-// knownHosts returns a function that looks up what is known of a host, each once; nil where nothing is.
-func (w *Worker) knownHosts() func(context.Context, uuid.UUID) (*inventory.Host, error) {
-	seen := map[uuid.UUID]*inventory.Host{}
-	return func(ctx context.Context, id uuid.UUID) (*inventory.Host, error) {
-		if h, ok := seen[id]; ok || id == uuid.Nil {
-			return h, nil
+// hostsOf adds what is known of the hosts of some VMs to known, where nil stands for nothing. Hosts that are in it already
+// are not read again.
+func (w *Worker) hostsOf(ctx context.Context, known map[uuid.UUID]*inventory.Host, vms []inventory.VM) error {
+	var ids []uuid.UUID
+	for i := range vms {
+		if _, ok := known[vms[i].Host]; !ok && vms[i].Host != uuid.Nil {
+			ids = append(ids, vms[i].Host)
 		}
-		fh, err := w.Store.Host(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("read host %s: %w", id, err)
-		}
-		seen[id] = nil
-		if fh != nil {
-			seen[id] = &fh.Host
-		}
-		return seen[id], nil
 	}
+	found, err := w.fleet(ctx, unique(ids))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		known[id] = nil
+		if h := found[id]; h != nil {
+			known[id] = &h.Host
+		}
+	}
+	return nil
+}
+
+// fleet returns what is known of hosts and their agents, without those of which nothing is.
+func (w *Worker) fleet(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*instrumentation.FleetHost, error) {
+	known := make(map[uuid.UUID]*instrumentation.FleetHost, len(ids))
+	for some := range slices.Chunk(ids, 1000) {
+		hosts, err := w.Store.FleetHosts(ctx, some...)
+		if err != nil {
+			return nil, fmt.Errorf("read hosts: %w", err)
+		}
+		for i, h := range hosts {
+			if h != nil {
+				known[some[i]] = h
+			}
+		}
+	}
+	return known, nil
 }
 
 // ask gives every VM of a query to fn, in pages, each with the time by the store's clock at which its reading began. fn
@@ -186,31 +206,6 @@ func (w *Worker) timed(ctx context.Context, fn func(asOf time.Time, page []inven
 		asOf, err = w.Store.Now(ctx)
 		return err
 	})
-}
-
-// settle waits until every host that is marked by now is reconciled, so that what is noted afterwards is true of the
-// documents. It loses patience in the end: a host that cannot be reconciled must not hold up the others.
-func (w *Worker) settle(ctx context.Context) error {
-	marked, err := w.Store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	for pause, now := 2*time.Millisecond, marked; now.Sub(marked) < w.patience; pause = min(2*pause, 100*time.Millisecond) {
-		b, err := w.Store.Backlog(ctx)
-		if err != nil {
-			return fmt.Errorf("wait for hosts: %w", err)
-		}
-		if now, err = w.Store.Now(ctx); err != nil {
-			return fmt.Errorf("wait for hosts: %w", err)
-		}
-		if b.DirtyHosts == 0 || now.Add(-b.OldestHost).After(marked) {
-			return nil
-		}
-		if !sleep(ctx, pause) {
-			return ctx.Err()
-		}
-	}
-	return nil
 }
 
 func unique(ids []uuid.UUID) []uuid.UUID {

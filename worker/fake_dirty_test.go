@@ -101,9 +101,22 @@ func (s *fakeStore) DoneVM(_ context.Context, claims ...store.VMClaim) (err erro
 	return err
 }
 
-func (s *fakeStore) AwaitWork(ctx context.Context, _ string, most time.Duration) error {
+func (s *fakeStore) AwaitWork(ctx context.Context, _ string, _ store.Work, most time.Duration) error {
 	sleep(ctx, min(most, time.Millisecond))
 	return ctx.Err()
+}
+
+func (s *fakeStore) WakeForTasks(context.Context) error { return nil }
+
+func (s *fakeStore) Waiting(_ context.Context, marked time.Time, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range hosts {
+		if h := s.host(id); h.marks > 0 && !h.since.After(marked) {
+			waiting = append(waiting, id)
+		}
+	}
+	return waiting, nil
 }
 
 func (s *fakeStore) Backlog(context.Context) (b store.Backlog, _ error) {

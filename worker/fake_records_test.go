@@ -77,6 +77,17 @@ func (s *fakeStore) AllLive(_ context.Context, fn func([]instrumentation.Instrum
 	return pos, fn(all)
 }
 
+func (s *fakeStore) Stale(context.Context) (stale []store.Pending, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, rec := range s.records {
+		if !rec.StaleFrom.IsZero() && rec.Live(time.Now()) {
+			stale = append(stale, store.Pending{ID: rec.ID, Revision: rec.Revision})
+		}
+	}
+	return stale, nil
+}
+
 func (s *fakeStore) Evaluated(_ context.Context, id instrumentation.ID, revision int, stale time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

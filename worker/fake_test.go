@@ -224,11 +224,34 @@ func (s *fakeStore) Digests(context.Context) (map[uuid.UUID]store.HostDigest, er
 	return out, nil
 }
 
-func (s *fakeStore) Host(_ context.Context, id uuid.UUID) (*instrumentation.FleetHost, error) {
+func (s *fakeStore) Differences(_ context.Context, hosts []store.HostVMs) ([]store.Difference, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.hosts[id]; h != nil && h.known {
-		return &instrumentation.FleetHost{Host: h.host}, nil
+	out := make([]store.Difference, len(hosts))
+	for i, h := range hosts {
+		known, found := s.host(h.Host).vms, 0
+		for _, vm := range h.VMs {
+			old, ok := known[vm.UUID]
+			if ok {
+				found++
+			}
+			if !ok || !old.vm.Equal(vm) {
+				out[i].Changed = append(out[i].Changed, vm)
+			}
+		}
+		out[i].Gone = found < len(known)
 	}
-	return nil, nil
+	return out, nil
+}
+
+func (s *fakeStore) FleetHosts(_ context.Context, ids ...uuid.UUID) ([]*instrumentation.FleetHost, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*instrumentation.FleetHost, len(ids))
+	for i, id := range ids {
+		if h := s.hosts[id]; h != nil && h.known {
+			out[i] = &instrumentation.FleetHost{Host: h.host}
+		}
+	}
+	return out, nil
 }

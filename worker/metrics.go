@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -19,7 +20,6 @@ type metrics struct {
 	deltaSucceeded                  prometheus.Gauge
 	sweepSeconds                    prometheus.Histogram
 	sweepVMs                        prometheus.Gauge
-	guarded                         *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -52,16 +52,13 @@ func newMetrics() *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.1, 2, 14),
 		}),
 		sweepVMs: gauge("sweep", "vms", "VMs that this process's sweep has read so far."),
-		guarded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "iapi", Subsystem: "sweep", Name: "guarded", Help: "How much a guard keeps from being removed.",
-		}, []string{"guard"}),
 	}
 }
 
 func (m *metrics) register(r prometheus.Registerer, s Store, client redis.UniversalClient) error {
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.batches, m.errors, m.lookups, m.reconciled, m.overBudget,
-		m.deltaVMs, m.deltaHosts, m.deltaSucceeded, m.sweepSeconds, m.sweepVMs, m.guarded, backlogCollector{s, asynq.NewInspectorFromRedisClient(client)},
+		m.deltaVMs, m.deltaHosts, m.deltaSucceeded, m.sweepSeconds, m.sweepVMs, backlogCollector{s, asynq.NewInspectorFromRedisClient(client)},
 	} {
 		if err := r.Register(c); err != nil {
 			return err
@@ -83,23 +80,32 @@ var (
 	countDesc  = prometheus.NewDesc("iapi_sweep_last_vms", "VMs that the last such sweep has read.", nil, nil)
 	differDesc = prometheus.NewDesc("iapi_sweep_last_differing_hosts", "Hosts whose facts differed from the inventory in it.", nil, nil)
 	staleDesc  = prometheus.NewDesc("iapi_sweep_stale_instrumentations", "Instrumentations that are placed by older knowledge, since the inventory could not be asked, as counted by it.", nil, nil)
+	guardDesc  = prometheus.NewDesc("iapi_sweep_guarded", "How much a guard keeps from being removed until an operator confirms it.", []string{"guard"}, nil)
+	waitedDesc = prometheus.NewDesc("iapi_queue_oldest_seconds", "How long the oldest task has waited to be taken, by queue.", []string{"queue"}, nil)
 	queueDesc  = prometheus.NewDesc("iapi_queue_tasks", "Tasks by queue and state.", []string{"queue", "state"}, nil)
 )
 
 func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- dirtyDesc
 	ch <- oldestDesc
-	for _, d := range []*prometheus.Desc{queueDesc, sweptDesc, countDesc, differDesc, staleDesc} {
+	for _, d := range []*prometheus.Desc{queueDesc, waitedDesc, sweptDesc, countDesc, differDesc, staleDesc, guardDesc} {
 		ch <- d
 	}
 }
 
 func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
+	used, err := c.inspector.Queues()
 	for _, queue := range []string{queueUrgent, queueTasks, queueSweep} {
-		info, err := c.inspector.GetQueueInfo(queue)
 		if err != nil {
-			continue // nothing was ever put into it
+			break
 		}
+		info := &asynq.QueueInfo{} // nothing was ever put into it
+		if slices.Contains(used, queue) {
+			if info, err = c.inspector.GetQueueInfo(queue); err != nil {
+				break
+			}
+		}
+		ch <- prometheus.MustNewConstMetric(waitedDesc, prometheus.GaugeValue, info.Latency.Seconds(), queue)
 		for state, n := range map[string]int{
 			"pending": info.Pending, "active": info.Active, "scheduled": info.Scheduled, "retry": info.Retry, "archived": info.Archived,
 		} {
@@ -117,6 +123,15 @@ func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
 			sweptDesc: at, countDesc: float64(e.VMs), differDesc: float64(e.Differing), staleDesc: float64(e.Stale),
 		} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+		}
+	}
+	if guards, err := c.store.Guards(ctx); err == nil {
+		held := map[string]int{GuardVMs: 0, GuardHosts: 0}
+		for _, g := range guards {
+			held[g.ID] = g.WouldRemove
+		}
+		for guard, n := range held {
+			ch <- prometheus.MustNewConstMetric(guardDesc, prometheus.GaugeValue, float64(n), guard)
 		}
 	}
 	b, err := c.store.Backlog(ctx)

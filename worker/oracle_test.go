@@ -13,7 +13,6 @@ import (
 
 	"iapi/instrumentation"
 	"iapi/inventory"
-	"iapi/store"
 )
 
 // TestEverythingConvergesWhateverIsRepeatedReorderedOrKilled changes the cloud and the records at random, runs every
@@ -22,6 +21,7 @@ import (
 func TestEverythingConvergesWhateverIsRepeatedReorderedOrKilled(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // most of it is waiting for leases to lapse
 			b := newBench(t, seed, newFakeStore())
 			b.chaos(60)
 			w := b.worker(0)
@@ -146,64 +146,6 @@ func (b *bench) disturb() {
 	}
 }
 
-func TestChangesDuringAnEvaluationAreNotLost(t *testing.T) {
-	type change func(vm *inventory.VM)
-	for name, fn := range map[string]change{
-		"retagged into the scope":   func(vm *inventory.VM) { vm.Tags = map[string]string{"role": "db"} },
-		"retagged out of the scope": func(vm *inventory.VM) { vm.Tags = map[string]string{"role": "web"} },
-		"moved":                     func(vm *inventory.VM) { vm.Host = hostID(4) },
-		"given to another owner":    func(vm *inventory.VM) { vm.Owner = ownerID(2) },
-		"destroyed":                 func(vm *inventory.VM) { vm.State = "destroyed" },
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, 1, newFakeStore())
-			ctx := context.Background()
-			for _, before := range []string{"db", "web"} {
-				vm := inventory.VM{UUID: vmID(1), Owner: ownerID(1), Host: hostID(1), State: "running", Tags: map[string]string{"role": before}}
-				b.cloud.set(func() { b.cloud.vms[vm.UUID] = vm })
-				w := b.worker(0)
-				require.NoError(t, w.Sweep(ctx))
-				b.settle(w)
-				// The change comes while VMAPI's answer, which says otherwise, is under way; the hint is handled at once.
-				var once sync.Once
-				b.cloud.during = func() {
-					once.Do(func() {
-						b.cloud.set(func() { fn(&vm); b.cloud.vms[vm.UUID] = vm })
-						require.NoError(t, b.store.MarkVMs(ctx, vm.UUID))
-						require.NoError(t, b.worker(0).drain(ctx))
-					})
-				}
-				b.create(ownerID(1), tag("role", "db"))
-				b.settle(w)
-				b.cloud.during = nil
-				b.requireTrue()
-			}
-		})
-	}
-}
-
-func TestTwoCreatesAtOnceBothGetIn(t *testing.T) {
-	for seed := range uint64(20) {
-		b := newBench(t, seed, newFakeStore())
-		w := b.worker(0)
-		require.NoError(t, w.Sweep(context.Background()))
-		b.settle(w)
-		one, two := b.create(ownerID(0), instrumentation.Scope{All: true}), b.create(uuid.Nil, tag("role"))
-		var wg sync.WaitGroup
-		for _, id := range []instrumentation.ID{one, two} {
-			wg.Go(func() {
-				w := b.worker(0)
-				if err := firstOf(w.evaluate(context.Background(), id), w.drain(context.Background())); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		b.settle(w)
-		b.requireTrue()
-	}
-}
-
 // drain does all that waits and that this worker can claim.
 func (w *Worker) drain(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -220,82 +162,4 @@ func (w *Worker) drain(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// hooked is a store that calls functions around the reading of facts.
-type hooked struct {
-	Store
-	before, after func()
-}
-
-func (h hooked) FactsOf(ctx context.Context, ids ...uuid.UUID) ([]store.FactsRead, error) {
-	h.before()
-	defer h.after()
-	return h.Store.FactsOf(ctx, ids...)
-}
-
-func TestARecordThatIsCommittedWhileAHostIsReconciledGetsIn(t *testing.T) {
-	for _, when := range []string{"before the facts are read", "after the facts are read"} {
-		t.Run(when, func(t *testing.T) {
-			b := newBench(t, 5, newFakeStore())
-			ctx := context.Background()
-			w := b.worker(0)
-			require.NoError(t, w.Sweep(ctx))
-			b.settle(w)
-			var id instrumentation.ID
-			create := sync.OnceFunc(func() {
-				id = b.create(uuid.Nil, instrumentation.Scope{Hosts: []uuid.UUID{hostID(1)}})
-				require.NoError(t, b.store.MarkHosts(ctx, false, hostID(1)))
-			})
-			h := hooked{w.Store, func() {}, create}
-			if when == "before the facts are read" {
-				h.before, h.after = create, h.before
-			}
-			w.Store = h
-			require.NoError(t, b.store.MarkHosts(ctx, false, hostID(1)))
-			require.NoError(t, w.drain(ctx))
-			require.Contains(t, b.document(hostID(1)), string(id))
-		})
-	}
-}
-
-// slow is a store whose commits wait until they are let go.
-type slow struct {
-	Store
-	ready, gone chan struct{}
-}
-
-func (s slow) FactsOf(ctx context.Context, hosts ...uuid.UUID) (f []store.FactsRead, err error) {
-	f, err = s.Store.FactsOf(ctx, hosts...)
-	close(s.ready)
-	<-s.gone
-	return f, err
-}
-
-func TestAWorkerThatWakesAfterItsLeaseChangesNothing(t *testing.T) {
-	b := newBench(t, 3, newFakeStore())
-	ctx := context.Background()
-	w := b.worker(0)
-	require.NoError(t, w.Sweep(ctx))
-	b.settle(w)
-	id := b.create(uuid.Nil, instrumentation.Scope{Hosts: []uuid.UUID{hostID(1)}})
-	b.settle(w)
-	require.Contains(t, b.document(hostID(1)), string(id))
-
-	asleep := b.worker(0)
-	s := slow{asleep.Store, make(chan struct{}), make(chan struct{})}
-	asleep.Store = s
-	require.NoError(t, b.store.MarkHosts(ctx, false, hostID(1)))
-	done := make(chan error)
-	go func() { _, err := asleep.reconcile(ctx); done <- err }()
-	<-s.ready // it has read the facts; now the instrumentation is deleted, and its lease lapses
-	b.update(id, func(rec *instrumentation.Instrumentation) {
-		rec.DeletedAt, rec.State = time.Now(), instrumentation.Deleting
-	})
-	b.settle(w)
-	require.NotContains(t, b.document(hostID(1)), string(id))
-	close(s.gone)
-	require.NoError(t, <-done)
-	require.NotContains(t, b.document(hostID(1)), string(id))
-	b.requireTrue()
 }

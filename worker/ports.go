@@ -24,7 +24,8 @@ type Store interface {
 	RemoveHost(ctx context.Context, asOf time.Time, host uuid.UUID) error
 	HostIDs(ctx context.Context) ([]uuid.UUID, error)
 	Digests(ctx context.Context) (map[uuid.UUID]store.HostDigest, error)
-	Host(ctx context.Context, host uuid.UUID) (*instrumentation.FleetHost, error)
+	Differences(ctx context.Context, hosts []store.HostVMs) ([]store.Difference, error)
+	FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.FleetHost, error)
 
 	MarkHosts(ctx context.Context, urgent bool, hosts ...uuid.UUID) error
 	MarkVMs(ctx context.Context, vms ...uuid.UUID) error
@@ -32,7 +33,9 @@ type Store interface {
 	ReleaseHost(ctx context.Context, c store.Claim) error
 	ClaimVMs(ctx context.Context, worker string, n int, lease time.Duration) ([]store.VMClaim, error)
 	DoneVM(ctx context.Context, claims ...store.VMClaim) error
-	AwaitWork(ctx context.Context, worker string, max time.Duration) error
+	AwaitWork(ctx context.Context, worker string, kind store.Work, most time.Duration) error
+	WakeForTasks(ctx context.Context) error
+	Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error)
 	Backlog(ctx context.Context) (store.Backlog, error)
 	CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed
 
@@ -41,6 +44,7 @@ type Store interface {
 	Coverage(ctx context.Context, ids ...instrumentation.ID) ([]instrumentation.Coverage, error)
 	Log(ctx context.Context, after string) (ids []instrumentation.ID, pos string, gap bool, err error)
 	AllLive(ctx context.Context, fn func([]instrumentation.Instrumentation) error) (pos string, err error)
+	Stale(ctx context.Context) ([]store.Pending, error)
 	Evaluated(ctx context.Context, id instrumentation.ID, revision int, stale time.Time) error
 	Unevaluated(ctx context.Context, olderThan time.Duration, n int) ([]store.Pending, error)
 	MarkJudge(ctx context.Context, ids ...instrumentation.ID) error
@@ -56,6 +60,7 @@ type Store interface {
 	Walk(ctx context.Context, id string) (store.Walk, error)
 	EndSweep(ctx context.Context, e store.Swept) error
 	LastSweep(ctx context.Context) (store.Swept, error)
+	Guards(ctx context.Context) ([]instrumentation.Guard, error)
 	PutGuard(ctx context.Context, g instrumentation.Guard) (confirmed bool, err error)
 	DropGuard(ctx context.Context, id string) error
 	Lease(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error)

@@ -70,18 +70,14 @@ func (w *Worker) Preview(ctx context.Context, owner uuid.UUID, scope instrumenta
 
 // foresee tells what would keep sources from running.
 func (w *Worker) foresee(ctx context.Context, p instrumentation.Preview, metric string) ([]instrumentation.Problem, error) {
-	agents := make([]*instrumentation.AgentInfo, len(p.Hosts))
-	errs := make([]error, len(p.Hosts))
-	order := make([]int, len(p.Hosts))
-	for i := range order {
-		order[i] = i
+	ids := make([]uuid.UUID, len(p.Hosts))
+	for i, h := range p.Hosts {
+		ids[i] = h.UUID
 	}
-	each(w, order, func(i int) {
-		h, err := w.Store.Host(ctx, p.Hosts[i].UUID)
-		if errs[i] = err; h != nil {
-			agents[i] = h.Agent
-		}
-	})
+	known, err := w.fleet(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("preview: %w", err)
+	}
 	var def *catalog.Metric
 	if metric != "" {
 		def, _ = w.Catalog.Metric(metric)
@@ -89,11 +85,12 @@ func (w *Worker) foresee(ctx context.Context, p instrumentation.Preview, metric 
 	found := map[string]*instrumentation.Problem{}
 	var texts []string
 	kind := make(map[uuid.UUID]*instrumentation.Problem, len(p.Hosts))
-	for i, h := range p.Hosts {
-		if errs[i] != nil {
-			return nil, fmt.Errorf("preview: read host %s: %w", h.UUID, errs[i])
+	for _, h := range p.Hosts {
+		var agent *instrumentation.AgentInfo
+		if host := known[h.UUID]; host != nil {
+			agent = host.Agent
 		}
-		status, text := expected(agents[i], def)
+		status, text := expected(agent, def)
 		if text == "" {
 			continue
 		}

@@ -57,7 +57,7 @@ func TestTasksThatWaitTogetherBecomeOneAndOneThatRunsIsFollowed(t *testing.T) {
 		t.Helper()
 		select {
 		case <-running:
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			require.Fail(t, "no sweep begins")
 		}
 	}
@@ -66,10 +66,10 @@ func TestTasksThatWaitTogetherBecomeOneAndOneThatRunsIsFollowed(t *testing.T) {
 	require.NoError(t, q.Sweep(ctx), "the one that runs began before this was asked")
 	begins()
 	end()
-	require.Eventually(t, func() bool {
+	eventually(t, func() bool {
 		info, err := q.inspector.GetQueueInfo(queueSweep)
 		return err == nil && info.Size == 0
-	}, 5*time.Second, 10*time.Millisecond)
+	})
 	require.Equal(t, int64(2), runs.Load())
 }
 
@@ -84,10 +84,10 @@ func TestATaskThatFailedForGoodMakesRoom(t *testing.T) {
 		return errors.Join(errors.New("for good"), asynq.SkipRetry)
 	})))
 	require.NoError(t, q.Evaluate(ctx, "i1", 1))
-	require.Eventually(t, func() bool {
+	eventually(t, func() bool {
 		info, err := q.inspector.GetTaskInfo(queueTasks, "i1:1")
 		return err == nil && info.State == asynq.TaskStateArchived
-	}, 5*time.Second, 10*time.Millisecond)
+	})
 	server.Shutdown()
 	require.NoError(t, q.Evaluate(ctx, "i1", 1))
 	info, err := q.inspector.GetTaskInfo(queueTasks, "i1:1")

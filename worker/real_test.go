@@ -3,43 +3,31 @@ package worker
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"iapi/instrumentation"
 	"iapi/store"
+	"iapi/store/storetest"
 )
 
-// startRedis starts a redis-server for the test and returns its URL. Where none is installed the test is skipped, but not
-// in CI.
-func startRedis(t testing.TB) string {
-	bin, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
+// startRedis starts a redis-server that keeps nothing on disk, and returns its URL.
+func startRedis(t testing.TB) string { return storetest.Start(t, "--appendonly", "no").URL() }
+
+// patience is how long tests wait for what must come. What comes in time ends the wait, so that only a test that fails is
+// slow; how soon things come is for the benchmarks.
+const patience = time.Minute
+
+// eventually waits until something is so. It is asked in the test's own goroutine.
+func eventually(t testing.TB, so func() bool, told ...any) {
+	t.Helper()
+	for begun := time.Now(); !so(); time.Sleep(2 * time.Millisecond) {
+		require.Less(t, time.Since(begun), patience, told...)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
-	cmd := exec.Command(bin, "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(), "--maxmemory-policy", "noeviction")
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	client := redis.NewClient(&redis.Options{Addr: addr})
-	defer client.Close()
-	require.Eventually(t, func() bool { return client.Ping(context.Background()).Err() == nil }, 10*time.Second, 20*time.Millisecond)
-	return "redis://" + addr
 }
 
 func open(t testing.TB, o store.Options) *store.Store {
@@ -65,6 +53,7 @@ func TestEverythingConvergesOnTheRealStore(t *testing.T) {
 	stores(t, func(t *testing.T, open func(t testing.TB) *store.Store) {
 		for seed := range uint64(3) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
 				b := newBench(t, 100+seed, open(t))
 				b.chaos(25)
 				w := b.worker(0)
@@ -95,7 +84,7 @@ func running(t testing.TB, b *bench, s *store.Store, change ...func(*Options)) (
 			select {
 			case err := <-done:
 				require.NoError(t, err)
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Error("the worker does not end")
 			}
 		}
@@ -112,29 +101,29 @@ func TestARunningWorkerCarriesOutWhatIsAsked(t *testing.T) {
 		queue := NewQueue(s.Client(), s)
 		ctx := context.Background()
 		swept := func() bool { ids, _ := s.HostIDs(ctx); return len(ids) == 5 }
-		require.Eventually(t, swept, 10*time.Second, 5*time.Millisecond, "the one that holds the schedule sweeps at its start")
+		eventually(t, swept, "the one that holds the schedule sweeps at its start")
 
 		id := b.create(uuid.Nil, instrumentation.Scope{EveryHost: true})
 		require.NoError(t, queue.Evaluate(ctx, id, 1))
 		require.NoError(t, queue.Evaluate(ctx, id, 1), "asking twice is no error")
-		require.Eventually(t, func() bool { return b.places() == 5 }, 5*time.Second, 5*time.Millisecond)
-		require.Eventually(t, func() bool { return b.get(id).Evaluated == 1 }, 5*time.Second, 5*time.Millisecond)
+		eventually(t, func() bool { return b.places() == 5 })
+		eventually(t, func() bool { return b.get(id).Evaluated == 1 })
 
 		lost := b.create(uuid.Nil, tag("role"))
-		require.Eventually(t, func() bool { return b.get(lost).Evaluated == 1 }, 15*time.Second, 20*time.Millisecond, "the tick finds what was never enqueued")
+		eventually(t, func() bool { return b.get(lost).Evaluated == 1 }, "the tick finds what was never enqueued")
 
 		vm := b.randomVM(50)
 		vm.State, vm.Host = "running", hostID(3)
 		b.cloud.set(func() { b.cloud.vms[vm.UUID] = vm })
 		require.NoError(t, queue.NotifyVM(ctx, vm.UUID))
 		in := func() bool { return strings.Contains(b.document(hostID(3)), vm.UUID.String()) }
-		require.Eventually(t, in, 5*time.Second, 2*time.Millisecond)
+		eventually(t, in)
 
 		b.update(id, func(r *instrumentation.Instrumentation) {
 			r.DeletedAt, r.State = time.Now().UTC(), instrumentation.Deleting
 		})
 		require.NoError(t, queue.Evaluate(ctx, id, 2))
-		require.Eventually(t, func() bool { return !strings.Contains(b.document(hostID(1)), string(id)) }, 5*time.Second, 5*time.Millisecond)
+		eventually(t, func() bool { return !strings.Contains(b.document(hostID(1)), string(id)) })
 
 		p, err := w.Preview(ctx, uuid.Nil, tag("role"), "cpu.usage")
 		require.NoError(t, err)
@@ -161,9 +150,7 @@ func TestAnotherWorkerTakesOverWhatADeadOneHeld(t *testing.T) {
 		claims, err := s.ClaimHosts(ctx, "dead", 100, time.Second)
 		require.NoError(t, err)
 		require.Len(t, claims, 5)
-		killed := time.Now()
 		running(t, b, s)
-		require.Eventually(t, func() bool { return b.places() == 5 }, 10*time.Second, 10*time.Millisecond)
-		require.Less(t, time.Since(killed), 10*time.Second)
+		eventually(t, func() bool { return b.places() == 5 })
 	})
 }

@@ -31,16 +31,16 @@ const (
 func (w *Worker) reconcileLoops(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { w.workLoop(ctx, "look up VMs", 0, w.lookUp) })
-	running.Go(func() { w.workLoop(ctx, "reconcile", 0, w.reconcile) })
-	running.Go(func() { w.workLoop(ctx, "judge", judgeEvery, w.judge) })
+	running.Go(func() { w.workLoop(ctx, "look up VMs", store.VMWork, 0, w.lookUp) })
+	running.Go(func() { w.workLoop(ctx, "reconcile", store.HostWork, 0, w.reconcile) })
+	running.Go(func() { w.workLoop(ctx, "judge", store.JudgeWork, judgeEvery, w.judge) })
 }
 
-// workLoop waits for work and does all that there is. work returns how much it did; after some, rest passes.
-func (w *Worker) workLoop(ctx context.Context, doing string, rest time.Duration, work func(context.Context) (int, error)) {
+// workLoop waits for work of a kind and does all that there is. work returns how much it did; after some, rest passes.
+func (w *Worker) workLoop(ctx context.Context, doing string, kind store.Work, rest time.Duration, work func(context.Context) (int, error)) {
 	pause := time.Duration(0) // after a failure, growing while it lasts
 	for ctx.Err() == nil {
-		if err := w.Store.AwaitWork(ctx, w.name+" "+doing, w.Tick); err != nil {
+		if err := w.Store.AwaitWork(ctx, w.name, kind, w.Tick); err != nil {
 			w.failed(ctx, "wait for work", err)
 			sleep(ctx, 500*time.Millisecond)
 			continue

@@ -13,19 +13,20 @@ import (
 
 const (
 	scheduleLease = "schedule"
-	leaseFor      = 5 * time.Second // a dead holder's successor listens to the feed again at most 7 s later
+	// leaseFor is how long the schedule is held: a dead holder's successor listens to the feed again at most 7 s later.
+	leaseFor = 5 * time.Second
 )
 
 // scheduleLoop holds the schedule whenever nobody else does, until ctx ends.
 func (w *Worker) scheduleLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		held, err := w.Store.Lease(ctx, scheduleLease, w.name, leaseFor)
+		held, err := w.Store.Lease(ctx, scheduleLease, w.name, w.term)
 		w.failed(ctx, "take the schedule's lease", err)
 		if held {
 			w.hold(ctx)
 			continue
 		}
-		sleep(ctx, leaseFor/5+rand.N(leaseFor/5))
+		sleep(ctx, w.term/5+rand.N(w.term/5))
 	}
 }
 
@@ -37,16 +38,18 @@ func (w *Worker) hold(ctx context.Context) {
 	held, stop := context.WithCancel(ctx)
 	g.Go(func() error {
 		defer stop()
-		for until := time.Now().Add(leaseFor); sleep(held, leaseFor/5); {
+		for until := time.Now().Add(w.term); sleep(held, w.term/5); {
 			asked := time.Now()
-			ok, err := w.Store.Lease(held, scheduleLease, w.name, leaseFor)
+			inTime, cancel := context.WithDeadline(held, until)
+			ok, err := w.Store.Lease(inTime, scheduleLease, w.name, w.term)
+			cancel()
 			w.failed(held, "extend the schedule's lease", err)
 			switch {
 			case err == nil && !ok:
 				return nil
 			case err == nil:
-				until = asked.Add(leaseFor)
-			case time.Until(until) < leaseFor/3:
+				until = asked.Add(w.term)
+			case time.Until(until) < w.term/3:
 				return nil
 			}
 		}

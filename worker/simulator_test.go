@@ -41,12 +41,8 @@ func simulate(t *testing.T, s whole) *simulated {
 	for i := range 60 {
 		b.put(inventory.VM{UUID: vmID(i), Owner: ownerID(0), Host: hostID(i % 5), Alias: fmt.Sprint("vm", i), State: "running", Tags: map[string]string{"role": "db"}})
 	}
-	vms, err := vmapi.New(vmapi.Options{URL: b.url, Timeout: 200 * time.Millisecond})
-	require.NoError(t, err)
-	hosts, err := cnapi.New(cnapi.Options{URL: b.url, Timeout: 200 * time.Millisecond})
-	require.NoError(t, err)
 	b.w = b.worker(0)
-	b.w.VMAPI, b.w.CNAPI = vms, hosts
+	b.ask(patience)
 	b.create(ownerID(0), instrumentation.Scope{All: true})
 	b.create(uuid.Nil, instrumentation.Scope{EveryHost: true})
 	require.NoError(t, b.w.Sweep(context.Background()))
@@ -54,6 +50,15 @@ func simulate(t *testing.T, s whole) *simulated {
 	b.requireTrue()
 	require.Equal(t, 65, b.places())
 	return b
+}
+
+// ask has the worker wait so long for an answer.
+func (b *simulated) ask(timeout time.Duration) {
+	vms, err := vmapi.New(vmapi.Options{URL: b.url, Timeout: timeout})
+	require.NoError(b.t, err)
+	hosts, err := cnapi.New(cnapi.Options{URL: b.url, Timeout: timeout})
+	require.NoError(b.t, err)
+	b.w.VMAPI, b.w.CNAPI = vms, hosts
 }
 
 // put writes a VM into the inventory; nobody is told.
@@ -83,9 +88,10 @@ func TestNoFaultOfTheInventoryShrinksAPlacement(t *testing.T) {
 				t.Run(fmt.Sprintf("%s %s share %v", mode, path, how.Share), func(t *testing.T) {
 					t.Parallel()
 					b := simulate(t, newFakeStore())
-					ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+					ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 					defer cancel()
 					require.NoError(t, b.sim.SetFaults(how))
+					b.ask(200 * time.Millisecond)
 					_ = b.w.Sweep(ctx) // what it says is not the point
 					require.NoError(t, b.w.drain(ctx))
 					require.Equal(t, 65, b.places(), "after a sweep")
@@ -102,6 +108,7 @@ func TestNoFaultOfTheInventoryShrinksAPlacement(t *testing.T) {
 					require.Equal(t, 65, b.places(), "after hints and a delta poll")
 
 					require.NoError(t, b.sim.SetFaults())
+					b.ask(patience)
 					require.NoError(t, b.w.Sweep(ctx))
 					b.settle(b.w)
 					b.requireTrue()
@@ -147,7 +154,7 @@ func TestTheHolderOfTheScheduleAsksForWhatHasChangedUntilItIsAnswered(t *testing
 		vm := b.cloud.vms[vmID(1)]
 		vm.Host = hostID(0)
 		b.put(vm)
-		require.Eventually(t, func() bool { return b.wrong() == "" }, 20*time.Second, 10*time.Millisecond)
+		eventually(t, func() bool { return b.wrong() == "" })
 	})
 }
 

@@ -27,6 +27,8 @@ const (
 	floor = 10
 	// rotate is how many hosts a sweep reads and reconciles although nothing differs.
 	rotate = 8
+	// manySwept is how many hosts are compared at once.
+	manySwept = 64
 	// pageTries is how often the walk goes on behind its last good page before it is given up.
 	pageTries = 5
 )
@@ -113,7 +115,6 @@ func (w *Worker) sweepHosts(ctx context.Context) error {
 func (w *Worker) may(ctx context.Context, guard, reason string, gone, of int, empty bool) (bool, error) {
 	refuse := gone > 0 && (empty || gone > floor && float64(gone) > w.GuardShare*float64(of))
 	if !refuse {
-		w.metrics.guarded.WithLabelValues(guard).Set(0)
 		return true, w.Store.DropGuard(ctx, guard)
 	}
 	confirmed, err := w.Store.PutGuard(ctx, instrumentation.Guard{ID: guard, Reason: fmt.Sprintf(reason, gone, of), WouldRemove: gone})
@@ -121,11 +122,9 @@ func (w *Worker) may(ctx context.Context, guard, reason string, gone, of int, em
 		return false, fmt.Errorf("put up a guard: %w", err)
 	}
 	if confirmed {
-		w.metrics.guarded.WithLabelValues(guard).Set(0)
 		w.log.WarnContext(ctx, "an operator has confirmed a guard", "guard", guard, "removing", gone)
 		return true, nil
 	}
-	w.metrics.guarded.WithLabelValues(guard).Set(float64(gone))
 	w.log.ErrorContext(ctx, "a guard waits for an operator", "guard", guard, "would_remove", gone, "of", of)
 	return false, nil
 }
@@ -175,13 +174,11 @@ func (w *Worker) sweepVMs(ctx context.Context, name string) (store.Swept, error)
 		return swept, err
 	}
 	few := w.fewOf(same)
-	failures := make([]error, len(differing)+len(few))
-	hosts := append(differing, few...)
-	order := make([]int, len(hosts))
-	for i := range order {
-		order[i] = i
+	c := comparison{Worker: w, listed: listed, facts: facts, shrink: shrink}
+	failures := []error{c.rewriteUnreadable(ctx, few)}
+	for batch := range slices.Chunk(append(differing, few...), manySwept) {
+		failures = append(failures, c.compare(ctx, batch))
 	}
-	each(w, order, func(i int) { failures[i] = w.sweepHost(ctx, hosts[i], listed[hosts[i]], facts[hosts[i]], shrink) })
 	if err := w.Store.MarkHosts(ctx, false, few...); err != nil {
 		return swept, fmt.Errorf("mark hosts: %w", err)
 	}
@@ -195,28 +192,43 @@ func (w *Worker) walk(ctx context.Context, name string) (store.Walk, error) {
 		w.failed(ctx, "read how far the sweep had come", err) // it begins again
 		at = store.Walk{ID: name, Sums: map[uuid.UUID]store.HostDigest{}}
 	}
-	sums, kept := at.Sums, time.Now()
+	sums := make(map[uuid.UUID]*store.HostDigest, len(at.Sums))
+	for host, d := range at.Sums {
+		sums[host] = &d
+	}
+	sum := func() {
+		for host, d := range sums {
+			at.Sums[host] = *d
+		}
+	}
+	var digester store.Digester
+	kept := time.Now()
 	w.metrics.sweepVMs.Set(float64(at.Seen))
 	for tries := 0; ; tries++ {
 		err := w.VMAPI.EachFrom(ctx, vmapi.Query{Active: true}, at.Marker, func(page []inventory.VM, last uuid.UUID) error {
 			for i := range page {
 				if vm := &page[i]; vm.Placed() {
 					d := sums[vm.Host]
-					d.Digest += store.VMDigest(*vm)
+					if d == nil {
+						d = new(store.HostDigest)
+						sums[vm.Host] = d
+					}
+					d.Digest += digester.Digest(vm)
 					d.VMs++
-					sums[vm.Host] = d
 				}
 			}
 			at.Marker, tries = last, 0
 			at.Seen += len(page)
 			w.metrics.sweepVMs.Set(float64(at.Seen))
 			if time.Since(kept) >= w.keep {
+				sum()
 				w.failed(ctx, "keep how far the sweep has come", w.Store.PutWalk(ctx, at))
 				kept = time.Now()
 			}
 			return nil
 		})
 		if err == nil {
+			sum()
 			return at, nil
 		}
 		if !errors.Is(err, inventory.ErrUnavailable) || tries == pageTries {
@@ -244,75 +256,11 @@ func (w *Worker) fewOf(hosts []uuid.UUID) []uuid.UUID {
 	return few
 }
 
-// sweepHost reads the VMs of one host and makes its facts true, by writing what differs. VMs are only taken away when that is allowed and the walk
-// saw the same.
-func (w *Worker) sweepHost(ctx context.Context, host uuid.UUID, listed, facts store.HostDigest, shrink bool) error {
-	asOf, err := w.Store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	var vms []inventory.VM
-	var now store.HostDigest
-	if err := w.VMAPI.Each(ctx, vmapi.Query{Host: host, Active: true}, func(page []inventory.VM) error {
-		for _, vm := range page {
-			if vm.Placed() && vm.Host == host {
-				now.Digest += store.VMDigest(vm)
-				now.VMs++
-				vms = append(vms, vm)
-			}
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("read the VMs of host %s: %w", host, err)
-	}
-	known, err := w.Store.FactsOf(ctx, host)
-	if err != nil {
-		return fmt.Errorf("read the facts of host %s: %w", host, err)
-	}
-	changed, gone := differences(known[0].VMs, vms)
-	// Where the facts cannot be read they are written anew.
-	if anew := gone || known[0].Err != nil; anew && shrink && (now == listed || now.VMs >= facts.VMs && now.VMs >= listed.VMs) {
-		if _, err := w.Store.ReplaceHostVMs(ctx, asOf, host, vms); err != nil {
-			return fmt.Errorf("replace the VMs of host %s: %w", host, err)
-		}
-		return nil
-	}
-	if len(changed) == 0 {
-		return nil
-	}
-	if _, err := w.Store.PutVMs(ctx, asOf, changed); err != nil {
-		return fmt.Errorf("put the VMs of host %s: %w", host, err)
-	}
-	return nil
-}
-
-// differences returns the VMs that are not known as they are now, and whether any is known that there is no more.
-func differences(known, now []inventory.VM) (changed []inventory.VM, gone bool) {
-	was := make(map[uuid.UUID]*inventory.VM, len(known))
-	for i := range known {
-		was[known[i].UUID] = &known[i]
-	}
-	for _, vm := range now {
-		if old := was[vm.UUID]; old == nil || !old.Equal(vm) {
-			changed = append(changed, vm)
-		}
-		delete(was, vm.UUID)
-	}
-	return changed, len(was) > 0
-}
-
 // refreshStale has those evaluated again about which the inventory could not be asked, now that it answers, and
 // returns how many they are.
 func (w *Worker) refreshStale(ctx context.Context) (int, error) {
-	var stale []store.Pending
-	if _, err := w.Store.AllLive(ctx, func(recs []instrumentation.Instrumentation) error {
-		for _, rec := range recs {
-			if !rec.StaleFrom.IsZero() {
-				stale = append(stale, store.Pending{ID: rec.ID, Revision: rec.Revision})
-			}
-		}
-		return nil
-	}); err != nil {
+	stale, err := w.Store.Stale(ctx)
+	if err != nil {
 		return 0, fmt.Errorf("look for stale instrumentations: %w", err)
 	}
 	for _, p := range stale {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"iapi/instrumentation"
 	"iapi/inventory"
+	"iapi/store"
 )
 
 // standing makes a bench whose documents have settled: 60 VMs of one owner, all measured, and every host whole.
@@ -180,6 +182,65 @@ func TestAHostLosesVMsOnlyWhenBothReadingsAgree(t *testing.T) {
 	require.NoError(t, w.Sweep(context.Background()))
 	require.NoError(t, w.drain(context.Background()))
 	b.requireTrue()
+}
+
+func TestAVMThatIsReadOnTwoHostsIsLookedUp(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	ctx := context.Background()
+	here, there, other := b.cloud.vms[vmID(1)], b.cloud.vms[vmID(1)], b.cloud.vms[vmID(2)]
+	here.Host, there.Host, other.Alias = hostID(1), hostID(2), "renamed"
+	for _, order := range [][]inventory.VM{{here, other, there}, {there, here, other}} {
+		for _, truth := range []inventory.VM{here, there} {
+			b.cloud.set(func() { b.cloud.vms[vmID(1)], b.cloud.vms[vmID(2)] = truth, other })
+			c := comparison{Worker: w}
+			require.NoError(t, c.put(ctx, time.Now(), order))
+			require.NoError(t, w.drain(ctx))
+			b.requireTrue()
+			for _, host := range []uuid.UUID{hostID(1), hostID(2)} {
+				f, err := b.store.FactsOf(ctx, host)
+				require.NoError(t, err)
+				has := slices.ContainsFunc(f[0].VMs, func(vm inventory.VM) bool { return vm.UUID == vmID(1) })
+				require.Equal(t, host == truth.Host, has)
+			}
+		}
+	}
+}
+
+// unreadable is a store that cannot read the facts of a host until they are written anew.
+type unreadable struct {
+	Store
+	host uuid.UUID
+	bad  bool
+}
+
+func (u *unreadable) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]store.FactsRead, error) {
+	facts, err := u.Store.FactsOf(ctx, hosts...)
+	for i, h := range hosts {
+		if u.bad && err == nil && h == u.host {
+			facts[i] = store.FactsRead{Err: errors.New("the entry is not valid")}
+		}
+	}
+	return facts, err
+}
+
+func (u *unreadable) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UUID, vms []inventory.VM) (bool, error) {
+	u.bad = u.bad && host != u.host
+	return u.Store.ReplaceHostVMs(ctx, asOf, host, vms)
+}
+
+func TestFactsThatCannotBeReadAreWrittenAnew(t *testing.T) {
+	b, w := standing(t, newFakeStore())
+	s := &unreadable{Store: w.Store, host: hostID(2), bad: true}
+	w.Store = s
+	b.cloud.set(func() { b.cloud.fault = func() error { return inventory.ErrUnavailable } })
+	require.Error(t, w.Sweep(context.Background()))
+	require.True(t, s.bad, "not by what could not be read")
+	b.cloud.set(func() { b.cloud.fault = nil })
+	require.NoError(t, w.Sweep(context.Background()))
+	require.False(t, s.bad)
+	b.settle(w)
+	b.requireTrue()
+	require.Equal(t, 65, b.places())
 }
 
 func TestAHostThatLeavesIsForgottenAndOneWithVMsIsNot(t *testing.T) {

@@ -12,11 +12,6 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// taskCheck is how often asynq looks for tasks when its queues are empty: it sleeps between half and one and a half of
-// it. A task is therefore taken up after 120 ms at the latest, 80 on average, for which an idle process makes about 12
-// looks a second, each one script.
-const taskCheck = 80 * time.Millisecond
-
 // The longest that one run of a task may take. A task that is cut short runs again.
 const (
 	evaluateTimeout = 2 * time.Minute
@@ -24,9 +19,10 @@ const (
 )
 
 func (w *Worker) newServer(ctx context.Context) *asynq.Server {
-	return asynq.NewServerFromRedisClient(w.Redis, asynq.Config{
+	queues := map[string]int{queueUrgent: 100, queueTasks: 10, queueSweep: 1}
+	return asynq.NewServerFromRedisClient(w.wokenClient(ctx, len(queues)), asynq.Config{
 		Concurrency:              w.Concurrency + 1, // one for a sweep
-		Queues:                   map[string]int{queueUrgent: 100, queueTasks: 10, queueSweep: 1},
+		Queues:                   queues,
 		TaskCheckInterval:        taskCheck,
 		DelayedTaskCheckInterval: time.Second,
 		RetryDelayFunc: func(n int, err error, _ *asynq.Task) time.Duration {

@@ -18,9 +18,9 @@ const (
 	many = 1000
 )
 
-// tickLoop makes up for whatever was lost, until ctx ends.
+// tickLoop makes up for whatever was lost, at once and again and again, until ctx ends.
 func (w *Worker) tickLoop(ctx context.Context) {
-	for n := 0; sleep(ctx, w.Tick); n++ {
+	for n := 0; n == 0 || sleep(ctx, w.Tick); n++ {
 		for _, step := range []struct {
 			name string
 			do   func(context.Context) error

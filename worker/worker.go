@@ -58,6 +58,7 @@ type Worker struct {
 	log      *slog.Logger
 	patience time.Duration // how long an evaluation waits for the documents of its hosts
 	keep     time.Duration // how often a sweep keeps how far it has come
+	term     time.Duration // for which the schedule is held at a time
 }
 
 // New makes a Worker. It does nothing until Run.
@@ -88,7 +89,7 @@ func New(o Options) (*Worker, error) {
 	orDefault(&o.SweepEvery, 10*time.Minute)
 	orDefault(&o.GuardShare, 0.2)
 	w := &Worker{
-		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), patience: 10 * time.Second, keep: 5 * time.Second,
+		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), patience: 10 * time.Second, keep: 5 * time.Second, term: leaseFor,
 		live: &live{store: o.Store, clock: o.Clock}, metrics: newMetrics(), log: o.Logger,
 	}
 	if o.Registerer != nil {

@@ -108,6 +108,7 @@ func (c *Client) decode(with func(*decoder) error) error {
 	c.skippedVMs.Add(d.skippedVMs)
 	c.skippedFields.Add(d.skippedFields)
 	d.data, d.skippedVMs, d.skippedFields = nil, 0, 0
+	clear(d.likely)
 	c.decoders.Put(d)
 	return err
 }

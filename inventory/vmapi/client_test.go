@@ -240,11 +240,11 @@ func TestFaultsAreUnavailableAndRetried(t *testing.T) {
 	} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
-			o := vmapi.Options{Timeout: time.Minute}
-			if mode == vmapitest.FaultHang {
-				o.Timeout = 700 * time.Millisecond
+			o, vms := vmapi.Options{Timeout: time.Minute}, 1500
+			if mode == vmapitest.FaultHang { // short, but long enough for small pages on a busy machine
+				o.Timeout, vms = 1500*time.Millisecond, 20
 			}
-			s, c, _ := connect(t, 1500, o)
+			s, c, _ := connect(t, vms, o)
 			require.NoError(t, s.SetFaults(vmapitest.Fault{Mode: mode, Times: 2}))
 			require.Equal(t, s.VMs(), collect(t, c, vmapi.Query{}))
 			require.GreaterOrEqual(t, c.Stats().Retries, int64(2))

@@ -1,7 +1,10 @@
 package vmapi
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -15,18 +18,61 @@ const (
 	maxWordLen = 256
 	maxTagSets = 1 << 14
 	maxTagText = 1024
+	maxLikely  = 16
+	aliasRoom  = 8 << 10
 )
 
 // decoder turns VMAPI's answers into VMs. It is tolerant of content, for values come from the hosts as they were found:
 // a field of an odd type stays empty, a VM without a usable uuid is left out, both are counted. It is strict about
-// JSON. Words and tags that repeat are made once and shared. Not safe for concurrent use.
+// JSON. Words and tags that repeat are made once and shared, and aliases lie side by side. Not safe for concurrent use.
 type decoder struct {
 	scanner
-	words map[string]string // by the raw text between the quotes
-	tags  map[string]tagSet // by the raw text of the object
+	words   map[string]string // by the raw text between the quotes
+	tags    map[string]tagSet // by the raw text of the object
+	likely  []member          // of the first row of this page
+	state   string            // of the last VM, which most others share
+	aliases strings.Builder
 
 	rows                      int // of the last page, those left out included
 	skippedVMs, skippedFields int64
+}
+
+// member is how a member of a row begins: a bracket or comma, the name and the colon, with all white space. Where the same
+// bytes stand in the same place of another row they mean the same, and nobody needs to read them again.
+type member struct {
+	text  []byte // a part of the page
+	field field
+}
+
+// field is a member that is wanted of a VM.
+type field int
+
+const (
+	fieldOther field = iota
+	fieldUUID
+	fieldOwner
+	fieldHost
+	fieldState
+	fieldAlias
+	fieldTags
+)
+
+func fieldOf(name []byte) field {
+	switch string(name) {
+	case "uuid":
+		return fieldUUID
+	case "owner_uuid":
+		return fieldOwner
+	case "server_uuid":
+		return fieldHost
+	case "state":
+		return fieldState
+	case "alias":
+		return fieldAlias
+	case "tags":
+		return fieldTags
+	}
+	return fieldOther
 }
 
 type tagSet struct {
@@ -40,7 +86,7 @@ func newDecoder() *decoder {
 
 // page decodes a list of VMs, into the room given if there is enough. Nothing that it returns refers to body.
 func (d *decoder) page(body []byte, room []inventory.VM) ([]inventory.VM, error) {
-	d.data, d.pos, d.rows = body, 0, 0
+	d.data, d.pos, d.rows, d.likely = body, 0, 0, d.likely[:0]
 	if d.peek() != '[' {
 		return nil, errors.New("the answer is not a JSON array")
 	}
@@ -71,7 +117,7 @@ func (d *decoder) page(body []byte, room []inventory.VM) ([]inventory.VM, error)
 
 // object decodes one VM; ok is false when it has no usable uuid.
 func (d *decoder) object(body []byte) (vm inventory.VM, ok bool, err error) {
-	d.data, d.pos = body, 0
+	d.data, d.pos, d.rows, d.likely = body, 0, 0, d.likely[:0]
 	if ok, err = d.vm(&vm, 0); err != nil {
 		return inventory.VM{}, false, err
 	}
@@ -84,30 +130,28 @@ func (d *decoder) vm(vm *inventory.VM, depth int) (ok bool, err error) {
 		_, err := d.skip(depth)
 		return false, err
 	}
-	for first := true; ; first = false {
-		more, err := d.more(first, '}')
+	for i := 0; ; i++ {
+		what, more, err := d.member(i)
 		if err != nil {
 			return false, err
 		}
 		if !more {
 			return vm.UUID != uuid.Nil, nil
 		}
-		key, err := d.key()
-		if err != nil {
-			return false, err
-		}
-		switch string(key) {
-		case "uuid":
+		switch what {
+		case fieldUUID:
 			err = d.uuid(&vm.UUID, depth+1)
-		case "owner_uuid":
+		case fieldOwner:
 			err = d.uuid(&vm.Owner, depth+1)
-		case "server_uuid":
+		case fieldHost:
 			err = d.uuid(&vm.Host, depth+1)
-		case "state":
-			vm.State, err = d.text(depth+1, true)
-		case "alias":
-			vm.Alias, err = d.text(depth+1, false)
-		case "tags":
+		case fieldState:
+			if vm.State, err = d.text(depth+1, d.stateWord); err == nil {
+				d.state = vm.State
+			}
+		case fieldAlias:
+			vm.Alias, err = d.text(depth+1, d.alias)
+		case fieldTags:
 			vm.Tags, err = d.tagSet(depth + 1)
 		default:
 			_, err = d.skip(depth + 1)
@@ -116,6 +160,29 @@ func (d *decoder) vm(vm *inventory.VM, depth int) (ok bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// member steps to the value of a row's i-th member, or behind the row's end.
+func (d *decoder) member(i int) (what field, more bool, err error) {
+	if i < len(d.likely) {
+		if m := &d.likely[i]; bytes.HasPrefix(d.data[d.pos:], m.text) {
+			d.pos += len(m.text)
+			return m.field, true, nil
+		}
+	}
+	start := d.pos
+	if more, err = d.more(i == 0, '}'); err != nil || !more {
+		return fieldOther, false, err
+	}
+	name, err := d.key()
+	if err != nil {
+		return fieldOther, false, err
+	}
+	what = fieldOf(name)
+	if i == len(d.likely) && d.rows <= 1 && i < maxLikely {
+		d.likely = append(d.likely, member{d.data[start:d.pos], what})
+	}
+	return what, true, nil
 }
 
 // uuid decodes a uuid; null is Nil, so is anything else that is none.
@@ -151,7 +218,7 @@ func (d *decoder) odd(depth int) error {
 }
 
 // text decodes a string; null is "", so is anything else that is none.
-func (d *decoder) text(depth int, repeats bool) (string, error) {
+func (d *decoder) text(depth int, take func(raw []byte, plain bool) string) (string, error) {
 	if d.peek() != '"' {
 		return "", d.odd(depth)
 	}
@@ -159,10 +226,21 @@ func (d *decoder) text(depth int, repeats bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if repeats {
-		return d.word(raw, plain), nil
+	return take(raw, plain), nil
+}
+
+// alias makes the string of a raw text beside other aliases, which costs less than one of its own.
+func (d *decoder) alias(raw []byte, plain bool) string {
+	if !plain || len(raw) > maxWordLen || !utf8.Valid(raw) {
+		return toString(raw, plain)
 	}
-	return toString(raw, plain), nil
+	if d.aliases.Cap()-d.aliases.Len() < len(raw) {
+		d.aliases.Reset()
+		d.aliases.Grow(aliasRoom)
+	}
+	start := d.aliases.Len()
+	d.aliases.Write(raw)
+	return d.aliases.String()[start:]
 }
 
 func toString(raw []byte, plain bool) string {
@@ -170,6 +248,14 @@ func toString(raw []byte, plain bool) string {
 		return string(raw)
 	}
 	return unquote(raw)
+}
+
+// stateWord is word for states.
+func (d *decoder) stateWord(raw []byte, plain bool) string {
+	if plain && string(raw) == d.state && d.state != "" {
+		return d.state
+	}
+	return d.word(raw, plain)
 }
 
 // word makes the string of a raw text once.
@@ -194,8 +280,20 @@ func (d *decoder) tagSet(depth int) (map[string]string, error) {
 		return nil, d.odd(depth)
 	}
 	start := d.pos
+	// A text that is known as a whole object, and stands here, is the object that stands here.
+	if n := bytes.IndexByte(d.data[start:min(start+maxTagText, len(d.data))], '}') + 1; n > 0 {
+		if n == len("{}") {
+			d.pos += n
+			return nil, nil
+		}
+		if set, ok := d.tags[string(d.data[start:start+n])]; ok {
+			d.pos += n
+			d.skippedFields += set.odd
+			return set.tags, nil
+		}
+	}
 	raw, err := d.skip(depth)
-	if err != nil || len(raw) == len("{}") {
+	if err != nil {
 		return nil, err
 	}
 	set, ok := d.tags[string(raw)]
@@ -267,19 +365,30 @@ func parseUUID(b []byte, id *uuid.UUID) bool {
 	if len(b) != 36 || b[8] != '-' || b[13] != '-' || b[18] != '-' || b[23] != '-' {
 		return false
 	}
-	var u uuid.UUID
-	var wrong byte
-	for i, at := range hexAt {
-		high, low := nibble[b[at]], nibble[b[at+1]]
-		wrong |= high | low
-		u[i] = high<<4 | low
-	}
-	if wrong > 15 {
+	four := binary.LittleEndian.Uint32
+	first, wrong1 := unhex(uint64(four(b)) | uint64(four(b[4:]))<<32)
+	second, wrong2 := unhex(uint64(four(b[9:])) | uint64(four(b[14:]))<<32)
+	third, wrong3 := unhex(uint64(four(b[19:])) | uint64(four(b[24:]))<<32)
+	fourth, wrong4 := unhex(uint64(four(b[28:])) | uint64(four(b[32:]))<<32)
+	if wrong1|wrong2|wrong3|wrong4 != 0 {
 		return false
 	}
-	*id = u
+	binary.LittleEndian.PutUint32(id[0:], first)
+	binary.LittleEndian.PutUint32(id[4:], second)
+	binary.LittleEndian.PutUint32(id[8:], third)
+	binary.LittleEndian.PutUint32(id[12:], fourth)
 	return true
 }
 
-// hexAt has the positions of a uuid's sixteen pairs of digits in its text.
-var hexAt = [16]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34}
+// unhex turns eight hexadecimal digits, the first in the lowest byte, into four bytes in the same order. All eight are
+// worked on at once; wrong is zero if writing them again gives the same.
+func unhex(digits uint64) (four uint32, wrong uint64) {
+	letters := digits >> 6 & ones // 1 in each byte that would be a letter
+	values := digits&(ones*0x0f) + letters*9
+	tens := (values + ones*6) >> 4 & ones // 1 in each byte that is ten or more
+	again := values + ones*'0' + tens*('a'-'0'-10)
+	wrong = again ^ (digits | letters<<5) | values&(ones*0xf0)
+	pairs := (values<<4 | values>>8) & 0x00ff00ff00ff00ff
+	pairs = (pairs | pairs>>8) & 0x0000ffff0000ffff
+	return uint32(pairs | pairs>>16), wrong
+}

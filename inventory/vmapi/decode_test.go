@@ -110,6 +110,11 @@ var pages = []string{
 	"[{\"uuid\":\"" + someUUID + "\",\"alias\":\"a\tb\"}]", `[{"uuid":"` + someUUID + `" "a":1}]`, `[{"a":01}]`, `[{"a":1.}]`, `[{"a":-}]`, `[{"a":1e}]`,
 	`[{"a":"\x"}]`, `[{"a":"\u12g4"}]`, `[{"a":tru}]`, `[{"a":nul}]`, `[{"a"}]`, `[{a:1}]`, `[{"a":1,}]`, `[1,]`, `[1 2]`,
 	"[{\"uuid\":\"" + someUUID + "\"}]\x00", "[\u00a0]", "\ufeff[]",
+	// Rows that begin alike, and then do not.
+	`[{"uuid":"` + someUUID + `","state":"running","tags":{"a":"b"}},{"uuid":"` + otherUUID + `","state":"running","tags":{"a":"b"}},{"state":"stopped","uuid":"` + otherUUID + `"},` +
+		`{"uuid":"` + someUUID + `","state":"running","tags":{"a":"b"},"alias":"x"},{"uuid":"` + someUUID + `","state":"running"},{"uuid":"` + someUUID + `"},{}]`,
+	`[ { "uuid" : "` + someUUID + `" , "tags" : { "a" : [ "}" ] , "b":"}" } } ,{"uuid":"` + someUUID + `","tags":{"a":["}"],"b":"}"}},{ "uuid" : "` + otherUUID + `" , "tags" : { "a" : [ "}" ] , "b":"}" } , "uuid" : null } ]`,
+	`[{"uuid":"` + someUUID + `","tags":{"a":{"b":1}}},{"uuid":"` + someUUID + `","tags":{"a":{"b":1}}},{"uuid":"` + someUUID + `","tags":{"a":"b"}x}]`,
 	`[{"uuid":"` + strings.ReplaceAll(someUUID, "9", `\u0039`) + `"}]`, `[{"tags":{"a":"` + strings.Repeat("x", 2000) + `"},"uuid":"` + someUUID + `"}]`,
 }
 
@@ -204,6 +209,27 @@ func FuzzDecodePage(f *testing.F) {
 	}
 	d := newDecoder()
 	f.Fuzz(func(t *testing.T, body []byte) { samePage(t, d, body) })
+}
+
+func FuzzParseUUID(f *testing.F) {
+	f.Add(someUUID)
+	f.Add(otherUUID)
+	for i := range 36 {
+		for _, c := range []string{"g", "G", "/", ":", "@", "`", "\x16", "\xb0", "\xff", "-", "w"} {
+			f.Add(someUUID[:i] + c + someUUID[i+1:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		want, err := uuid.Parse(text)
+		var got uuid.UUID
+		ok := parseUUID([]byte(text), &got)
+		if ok != (err == nil && len(text) == 36) {
+			t.Fatalf("%q: %v, %v", text, ok, err)
+		}
+		if ok && got != want {
+			t.Fatalf("%q: %s", text, got)
+		}
+	})
 }
 
 func FuzzMessage(f *testing.F) {

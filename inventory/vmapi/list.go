@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -77,14 +78,8 @@ func (c *Client) page(ctx context.Context, p part, marker uuid.UUID, room []inve
 			if last, err = p.check(rows, d.rows, marker); err != nil {
 				return err
 			}
-			page = rows[:0]
-			for _, vm := range rows {
-				if !p.asked(vm) {
-					d.skippedVMs++
-					continue
-				}
-				page = append(page, vm)
-			}
+			page = slices.DeleteFunc(rows, func(vm inventory.VM) bool { return !p.asked(&vm) })
+			d.skippedVMs += int64(len(rows) - len(page))
 			return nil
 		})
 	})
@@ -100,11 +95,12 @@ func (p part) check(rows []inventory.VM, total int, marker uuid.UUID) (uuid.UUID
 		return uuid.Nil, fmt.Errorf("none of the %d rows of the page has a usable uuid", total)
 	}
 	last := marker
-	for _, vm := range rows {
-		if last != uuid.Nil && !less(vm.UUID, last) {
-			return uuid.Nil, fmt.Errorf("the page is out of order: VM %s after %s", vm.UUID, last)
+	for i := range rows {
+		id := rows[i].UUID
+		if last != uuid.Nil && !less(id, last) {
+			return uuid.Nil, fmt.Errorf("the page is out of order: VM %s after %s", id, last)
 		}
-		last = vm.UUID
+		last = id
 	}
 	if total == 0 {
 		return uuid.Nil, nil

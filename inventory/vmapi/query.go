@@ -85,7 +85,7 @@ func (p part) values(marker uuid.UUID) url.Values {
 }
 
 // asked reports whether a row is one that was asked for. A server that ignores a filter must not widen anything.
-func (p part) asked(vm inventory.VM) bool {
+func (p part) asked(vm *inventory.VM) bool {
 	if (p.Owner != uuid.Nil && vm.Owner != p.Owner) || (p.Host != uuid.Nil && vm.Host != p.Host) {
 		return false
 	}

@@ -60,10 +60,7 @@ if ARGV[11] ~= '' then
   redis.call('SET', P .. 'idem:' .. ARGV[11], ARGV[12])
   redis.call('PEXPIREAT', P .. 'idem:' .. ARGV[11], string.format('%.0f', tonumber(now) + 86400000))
 end
-if ARGV[13] ~= '' then
-  local n = redis.call('INCR', P .. 'auditseq')
-  redis.call('XADD', P .. 'audit', 'MAXLEN', '~', '100000', string.format('%.0f-0', n), 'e', ARGV[13])
-end
+if ARGV[13] ~= '' then entry(P, ARGV[13]) end
 if ARGV[14] == '1' then
   local n = redis.call('INCR', P .. 'logseq')
   redis.call('XADD', P .. 'log', 'MAXLEN', '~', '10000', string.format('%.0f-0', n), 'id', id, 'n', ARGV[17])

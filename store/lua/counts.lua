@@ -1,5 +1,9 @@
 -- Part of other scripts: how many sources of one instrumentation run, wait and have failed on one host, and the sums of that.
--- For every host running + pending + failed = expected, so it holds for the sums too.
+-- For every host running + pending + failed = expected, so it holds for the sums too. A host where all that it says is of
+-- sources that run, and which has something to say of them, is marked: its counts end with ',n'.
+
+-- noted tells whether what is kept of a status begins with a message.
+local function noted(json) return string.sub(json, 1, 5) == '{"m":' end
 
 -- counts works it out from the revision and the number of sources that the document has (a revision below zero: refused for
 -- want of room), the zones (16 bytes each), those of them that no applied document has had yet, and what was reported.
@@ -27,7 +31,7 @@ local function counts(rev, expected, zones, added, status)
   local class = 'f'
   if word == 'RUNNING' then class = 'r' elseif word == 'PENDING' or word == 'OFFLINE' then class = 'p' end
   by[class] = by[class] + rest
-  return by.r, by.p + new, by.f
+  return by.r, by.p + new, by.f, word == 'RUNNING' and noted(string.sub(status, from + n * 17))
 end
 
 -- put stores the counts of a host, 'x' for a removal that is not acknowledged, or '' for nothing, keeps the sums, and tells
@@ -37,7 +41,7 @@ local function put(P, id, host, value)
   local old = redis.call('HGET', key, host) or ''
   if old == value then return false end
   local function parse(v)
-    local e, r, p, f = string.match(v, '^(%d+),(%d+),(%d+),(%d+)$')
+    local e, r, p, f = string.match(v, '^(%d+),(%d+),(%d+),(%d+)')
     if not e then return {e = 0, r = 0, p = 0, f = 0, h = 0} end
     return {e = tonumber(e), r = tonumber(r), p = tonumber(p), f = tonumber(f), h = 1}
   end
@@ -52,4 +56,6 @@ local function put(P, id, host, value)
   return true
 end
 
-local function pack(expected, r, p, f) return string.format('%.0f,%.0f,%.0f,%.0f', expected, r, p, f) end
+local function pack(expected, r, p, f, notice)
+  return string.format('%.0f,%.0f,%.0f,%.0f', expected, r, p, f) .. (notice and ',n' or '')
+end

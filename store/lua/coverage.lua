@@ -33,7 +33,7 @@ for n, i in ipairs(here) do
   local id, at = ARGV[i + 2], 4 * (n - 1)
   local r, p, f, o = tonumber(v[at + 1] or '0'), tonumber(v[at + 2] or '0'), tonumber(v[at + 3] or '0'), 0
   local function move(entry)
-    local he, hr, hp, hf = string.match(entry, '^(%d+),(%d+),(%d+),(%d+)$')
+    local he, hr, hp, hf = string.match(entry, '^(%d+),(%d+),(%d+),(%d+)')
     if he then o, r, p, f = o + he, r - hr, p - hp, f - hf end
   end
   if #off > tonumber(v[at + 4] or '0') then

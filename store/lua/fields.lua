@@ -16,8 +16,5 @@ for i = 5 + 3 * n, #ARGV, 3 do
     redis.call('HSET', P .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
   end
 end
-if ARGV[3] ~= '' then
-  local a = redis.call('INCR', P .. 'auditseq')
-  redis.call('XADD', P .. 'audit', 'MAXLEN', '~', '100000', string.format('%.0f-0', a), 'e', ARGV[3])
-end
+if ARGV[3] ~= '' then entry(P, ARGV[3]) end
 return {'OK', redis.call('INCR', P .. 'seq')}

@@ -1,17 +1,25 @@
--- Notes what the inventory says of a host. An older read changes nothing. The host is marked if its name or traits differ.
--- ARGV: host, asof (µs), JSON without the status, status
--- Answers 1 if the host has changed.
-local P, host, asof = KEYS[1], ARGV[1], tonumber(ARGV[2])
-local H = P .. 'fact:' .. host
-if tonumber(redis.call('HGET', H, 'asof') or '0') > asof then return 0 end
-if tonumber(redis.call('HGET', H, 'gone') or '0') > asof then return 0 end
-local was = redis.call('HGET', H, 'host')
-redis.call('HSET', H, 'asof', ARGV[2], 'host', ARGV[3], 'status', ARGV[4])
-if tonumber(redis.call('HGET', H, 'read') or '0') < asof then redis.call('HSET', H, 'read', ARGV[2]) end
-redis.call('HDEL', H, 'gone')
-redis.call('PERSIST', H)
-redis.call('ZADD', P .. 'hosts', '0', host)
-if was == ARGV[3] then return 0 end
-mark(P, '', host, false, millis())
-wake(P)
-return 1
+-- Notes what the inventory says of hosts. An older read changes nothing. A host is marked if its name or traits differ.
+-- ARGV: asof (µs), then for each host: host, JSON without the status, status
+-- Answers the hosts that have changed.
+local P, asof = KEYS[1], tonumber(ARGV[1])
+local changed = {}
+for i = 2, #ARGV, 3 do
+  local host = ARGV[i]
+  local H = P .. 'fact:' .. host
+  local old = redis.call('HMGET', H, 'asof', 'gone', 'host', 'read')
+  if tonumber(old[1] or '0') <= asof and tonumber(old[2] or '0') <= asof then
+    redis.call('HSET', H, 'asof', ARGV[1], 'host', ARGV[i + 1], 'status', ARGV[i + 2])
+    if tonumber(old[4] or '0') < asof then redis.call('HSET', H, 'read', ARGV[1]) end
+    if old[2] then
+      redis.call('HDEL', H, 'gone')
+      redis.call('PERSIST', H)
+    end
+    redis.call('ZADD', P .. 'hosts', '0', host)
+    if old[3] ~= ARGV[i + 1] then
+      mark(P, '', host, false, millis())
+      changed[#changed + 1] = host
+    end
+  end
+end
+if #changed > 0 then wake(P) end
+return changed

@@ -6,5 +6,5 @@ local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local new = 0
 for _, id in ipairs(ARGV) do new = new + redis.call('ZADD', P .. 'judge', 'NX', now, id) end
-if new > 0 then redis.call('XADD', P .. 'wake', 'MAXLEN', '~', '16', '*', 'w', '1') end
+if new > 0 then redis.call('XADD', P .. 'wake', 'MAXLEN', '~', '16', '*', 'w', 'j') end
 return 1

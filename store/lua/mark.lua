@@ -23,8 +23,9 @@ local function mark(P, kind, id, urgent, now)
   end
 end
 
-local function wake(P)
-  redis.call('XADD', P .. 'wake', 'MAXLEN', '~', '16', '*', 'w', '1')
+-- wake wakes workers for hosts (no kind, or '') or VMs (kind 'v').
+local function wake(P, kind)
+  redis.call('XADD', P .. 'wake', 'MAXLEN', '~', '16', '*', 'w', kind or '')
 end
 
 -- unclaim ends a claim and puts its mark back into the queue.

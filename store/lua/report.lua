@@ -31,18 +31,51 @@ local function all(key)
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
 end
-local old, places, new = all(st), all(on), all(add)
+local old, new = all(st), all(add)
 
 -- What an instrumentation counts for depends on its place, on the zones that no applied document has had, and on its status.
 -- Commits count when a place changes; recount has those whose zones or status change here.
-local recount = {}
+local is, recount = {}, {}
+for i = 11, #ARGV, 6 do
+  local id, status = ARGV[i], ARGV[i + 2]
+  local fares = '|' .. ARGV[i + 1] .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4]
+  local since, was = nil, old[id]
+  if was then
+    local from, word = string.match(was, '^(%d+)|%d+|([%u_]+)|')
+    if word == status then since = from end
+  end
+  if not since or string.sub(was, #since + 1, #since + #fares) ~= fares or noted(string.sub(was, #since + #fares + 1)) ~= noted(ARGV[i + 5]) then
+    recount[id] = true
+  end
+  is[id] = (since or string.format('%.0f', now)) .. fares .. ARGV[i + 5]
+end
+for id in pairs(old) do
+  if not is[id] then recount[id] = true end
+end
+
+-- The places are read of these alone: there are many, and most reports change nothing.
+local places, asked = {}, {}
+local function ask(id)
+  asked[#asked + 1] = 'm' .. id
+  asked[#asked + 1] = 'v' .. id
+end
+for id in pairs(recount) do ask(id) end
+for id in pairs(new) do
+  if not recount[id] then ask(id) end
+end
+for from = 1, #asked, 1000 do
+  for k, v in ipairs(redis.call('HMGET', on, unpack(asked, from, math.min(from + 999, #asked)))) do
+    places[asked[from + k - 1]] = v
+  end
+end
 
 local epoch, gen, agen = v[3] or '', tonumber(v[4] or '0'), tonumber(ARGV[7])
 local current = ARGV[6] == epoch and agen == gen and ARGV[8] == (v[5] or '') and epoch ~= ''
 if current then
-  for _, id in ipairs(redis.call('SMEMBERS', rm)) do count(id, '') end
+  local removed = redis.call('SMEMBERS', rm)
+  for _, id in ipairs(removed) do count(id, '') end
   for id in pairs(new) do recount[id] = true end
-  redis.call('DEL', rm, add)
+  if removed[1] or next(new) then redis.call('DEL', rm, add) end
   new = {}
 end
 -- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
@@ -59,33 +92,21 @@ if earlier then
   end
 end
 
-local is, flat = {}, {}
-for i = 11, #ARGV, 6 do
-  local id, status = ARGV[i], ARGV[i + 2]
-  if places['m' .. id] then
-    local fares = '|' .. ARGV[i + 1] .. '|' .. status .. '|' .. ARGV[i + 3] .. '|' .. ARGV[i + 4]
-    local since, was = nil, old[id]
-    if was then
-      local from, word = string.match(was, '^(%d+)|%d+|([%u_]+)|')
-      if word == status then since = from end
-      if not since or string.sub(was, #since + 1, #since + #fares) ~= fares then recount[id] = true end
-    else
-      recount[id] = true
-    end
-    is[id] = (since or string.format('%.0f', now)) .. fares .. ARGV[i + 5]
-    if is[id] ~= was then
-      flat[#flat + 1] = id
-      flat[#flat + 1] = is[id]
-    end
+-- What has a status has a place, for a commit that takes the place takes the status too.
+local flat, dropped = {}, {}
+for id, value in pairs(is) do
+  if not old[id] and not places['m' .. id] then
+    is[id] = nil
+  elseif value ~= old[id] then
+    flat[#flat + 1] = id
+    flat[#flat + 1] = value
   end
+end
+for id in pairs(old) do
+  if not is[id] then dropped[#dropped + 1] = id end
 end
 for from = 1, #flat, 1000 do redis.call('HSET', st, unpack(flat, from, math.min(from + 999, #flat))) end
-for id in pairs(old) do
-  if not is[id] then
-    redis.call('HDEL', st, id)
-    recount[id] = true
-  end
-end
+for from = 1, #dropped, 1000 do redis.call('HDEL', st, unpack(dropped, from, math.min(from + 999, #dropped))) end
 
 for id in pairs(recount) do
   local rev, expected = string.match(places['m' .. id] or '', '^(-?%d+)|%x+|%d+|(%d+)$')

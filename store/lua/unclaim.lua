@@ -11,5 +11,5 @@ if ARGV[4] ~= '' and (redis.call('HGET', P .. kind .. 'wanted', id) or '0') == A
   return 1
 end
 unclaim(P, kind, id)
-wake(P)
+wake(P, kind)
 return 1
