@@ -41,7 +41,7 @@ type Session interface {
 	Definition(ctx context.Context, digest string) (catalog.Publication, error)
 }
 
-// Options say what an agent is made of. All but Dir, Logger, Clock, SinceBoot, Owner and TrustedKeys are required.
+// Options say what an agent is made of. All but Dir, Logger, Clock, SinceBoot, Owner, TrustedKeys and Catalog are required.
 type Options struct {
 	Host       uuid.UUID
 	Version    string
@@ -56,9 +56,12 @@ type Options struct {
 	// TrustedKeys are those that definitions must be signed with; those that come with the agent need no signature. Nil:
 	// whatever the API serves is trusted.
 	TrustedKeys catalog.Keys
-	Dir         string // for the last good assignment and fetched definitions; "": nothing is kept
-	Logger      *slog.Logger
-	Clock       func() time.Time // the wall clock, for the times of samples; nil: time.Now
+	// Catalog has the definitions that come with the agent; nil: those of the program. They count only where keys are
+	// trusted: they need no signature, and of their metrics no older definition is run.
+	Catalog *catalog.Catalog
+	Dir     string // for the last good assignment and fetched definitions; "": nothing is kept
+	Logger  *slog.Logger
+	Clock   func() time.Time // the wall clock, for the times of samples; nil: time.Now
 	// SinceBoot is the clock that times to live are counted by, which nobody sets; nil: the kernel's, with time asleep.
 	SinceBoot func() time.Duration
 }
@@ -90,7 +93,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTrust(o.TrustedKeys, d, o.Logger)
+	t, err := newTrust(o.TrustedKeys, o.Catalog, d, o.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,9 @@ func (s saved) text() ([]byte, error) {
 }
 
 func parseSaved(text []byte) (s saved, err error) {
+	if bytes.HasPrefix(text, []byte{'{'}) {
+		return saved{}, errors.New("the saved assignment has no checksum, so it was written by an earlier version of the agent, or is damaged")
+	}
 	sum, raw, found := bytes.Cut(text, []byte{'\n'})
 	if !found || string(sum) != checksum(raw) {
 		return saved{}, errors.New("the saved assignment is damaged")

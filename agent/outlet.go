@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -107,18 +108,26 @@ func (o *outlet) why() string {
 	return "no target has taken data yet"
 }
 
-// trouble is what keeps points from surviving a restart or an outage of a target, "" for nothing.
+// trouble is what operators should know though data are taken, "" for nothing: a target of several that cannot be used, one
+// that was well and is not any more, and what keeps points from surviving a restart or an outage.
 func (o *outlet) trouble() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, q := range o.queues {
-		if q.queue != nil {
-			if text := q.queue.Stats().SpoolError; text != "" {
-				return text
-			}
+	var all []string
+	for i, q := range o.queues {
+		if q.queue == nil {
+			all = append(all, fmt.Sprintf("target %d cannot be used: %v", i, q.err))
+			continue
+		}
+		s := q.queue.Stats()
+		if !s.Connected && s.LastError != "" {
+			all = append(all, fmt.Sprintf("target %d does not take data: %s", i, s.LastError))
+		}
+		if s.SpoolError != "" && !slices.Contains(all, s.SpoolError) {
+			all = append(all, s.SpoolError)
 		}
 	}
-	return ""
+	return sentences(all...)
 }
 
 func (o *outlet) health() []session.TargetStatus {

@@ -171,7 +171,7 @@ func (r *reporter) run(ctx context.Context) error {
 			}
 		}
 		result, err := r.opts.Session.Report(ctx, r.next())
-		wait := beat
+		var wait time.Duration
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -179,7 +179,10 @@ func (r *reporter) run(ctx context.Context) error {
 			if !failing {
 				r.log.Info("the API does not take the status report; repeating it", "error", err)
 			}
-			failing, wait = true, retry
+			failing, wait = true, session.Jitter(retry)
+			if asked := session.RetryAfter(err); asked > 0 { // never sooner
+				wait = asked + session.Jitter(time.Second)
+			}
 			retry = min(retry*2, retryAtMost)
 		default:
 			if failing {
@@ -189,14 +192,14 @@ func (r *reporter) run(ctx context.Context) error {
 			if result.NextReportSeconds > 0 {
 				beat = time.Duration(result.NextReportSeconds) * time.Second
 			}
-			wait = beat
+			wait = session.Jitter(beat)
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-time.After(spacing):
 			}
 		}
-		timer.Reset(session.Jitter(wait))
+		timer.Reset(wait)
 	}
 }
 

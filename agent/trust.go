@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"iapi/catalog"
@@ -19,7 +20,7 @@ import (
 // that may be one whose mistake was mended.
 type trust struct {
 	keys catalog.Keys     // nil: the API is trusted, it has authenticated itself
-	own  *catalog.Catalog // came with this program and is trusted as it is; nil without keys, when all is
+	own  *catalog.Catalog // came with this program or in a bundle, and is trusted as it is; nil without keys, when all is
 	disk disk
 	log  *slog.Logger
 
@@ -33,18 +34,61 @@ type seenVersion struct {
 	Digest  string `json:"digest"`
 }
 
-func newTrust(keys catalog.Keys, d disk, log *slog.Logger) (*trust, error) {
-	t := &trust{keys: keys, disk: d, log: log}
+func newTrust(keys catalog.Keys, own *catalog.Catalog, d disk, log *slog.Logger) (*trust, error) {
+	t := &trust{keys: keys, own: own, disk: d, log: log}
 	var err error
-	if keys != nil {
+	if keys != nil && own == nil {
 		if t.own, err = catalog.Embedded(); err != nil {
 			return nil, fmt.Errorf("read the definitions that come with the agent: %w", err)
 		}
 	}
-	if t.seen, err = d.versions(); err != nil {
+	t.seen, err = d.versions()
+	if errors.Is(err, errVersionsDamaged) {
+		t.seen, err = t.rebuild(err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// rebuild finds out from the definitions that this host has kept which versions it has run, for the record of that is
+// damaged, and puts the record aside. What is guaranteed is the same as before: every definition is kept on disk before it
+// is run, and none is ever removed, so no metric goes back to an older version than it had. Of two definitions with the
+// same version nobody knows which one was run: the first that comes is taken.
+func (t *trust) rebuild(damage error) (map[string]seenVersion, error) {
+	seen := make(map[string]seenVersion)
+	kept, err := filepath.Glob(filepath.Join(t.disk.dir, "definitions", "*.yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("find the definitions that this host has kept: %w", err)
+	}
+	for _, path := range kept {
+		digest := strings.TrimSuffix(filepath.Base(path), ".yaml")
+		p, ok := t.disk.definition(digest)
+		if !ok {
+			continue
+		}
+		d, err := catalog.Parse(p.Document)
+		if err != nil {
+			continue // it cannot have been run
+		}
+		switch have := seen[d.Metric.Name]; {
+		case d.Version > have.Version:
+			seen[d.Metric.Name] = seenVersion{Version: d.Version, Digest: digest}
+		case d.Version == have.Version:
+			seen[d.Metric.Name] = seenVersion{Version: d.Version}
+		}
+	}
+	path := filepath.Join(t.disk.dir, versionsFile)
+	if err := os.Rename(path, path+".damaged"); err != nil {
+		return nil, fmt.Errorf("put the damaged record of definitions aside: %w", err)
+	}
+	if err := t.disk.saveVersions(seen); err != nil {
+		return nil, err
+	}
+	t.log.Warn("the record of which definitions this host has run is damaged; it was put aside and made anew from those that are kept",
+		"file", path+".damaged", "metrics", len(seen), "error", damage)
+	return seen, nil
 }
 
 // signed says why the signature of a definition is not enough, nil if it is.
@@ -67,13 +111,18 @@ func (t *trust) take(d *catalog.Definition) error {
 	defer t.mu.Unlock()
 	name := d.Metric.Name
 	have := t.seen[name]
+	if t.keys != nil {
+		if own, ok := t.own.DefinitionOf(name); ok && d.Version < own.Version {
+			return collect.Errorf(collect.Denied, "this host has version %d of the definition of %s and does not go back to version %d", own.Version, name, d.Version)
+		}
+	}
 	switch {
 	case d.Digest == have.Digest:
 		return nil
 	case d.Version < have.Version:
 		return collect.Errorf(collect.Denied, "this host has run version %d of the definition of %s and does not go back to version %d; publish a later one",
 			have.Version, name, d.Version)
-	case d.Version == have.Version && t.keys != nil:
+	case d.Version == have.Version && have.Digest != "" && t.keys != nil:
 		return collect.Errorf(collect.Denied, "this host knows another version %d of the definition of %s; publish a later one", d.Version, name)
 	}
 	t.seen[name] = seenVersion{Version: d.Version, Digest: d.Digest}
@@ -84,6 +133,8 @@ func (t *trust) take(d *catalog.Definition) error {
 }
 
 const versionsFile = "versions.json"
+
+var errVersionsDamaged = errors.New("it is damaged")
 
 // versions reads which definitions this host has run. What cannot be read is an error: to begin anew would be to go back.
 func (d disk) versions() (map[string]seenVersion, error) {
@@ -100,7 +151,7 @@ func (d disk) versions() (map[string]seenVersion, error) {
 		return nil, fmt.Errorf("read the versions of definitions that this host has run: %w", err)
 	}
 	if err := json.Unmarshal(raw, &seen); err != nil {
-		return nil, fmt.Errorf("decode the versions of definitions that this host has run (%s): %w", path, err)
+		return nil, fmt.Errorf("decode the versions of definitions that this host has run (%s): %w: %w", path, errVersionsDamaged, err)
 	}
 	return seen, nil
 }

@@ -62,8 +62,11 @@ func (r renderer) gap(g lostPoints) (item, bool) {
 	return it, err == nil
 }
 
+// usualLine has room for most events.
+const usualLine = 384
+
 func itemOf(e event.Event) (item, error) {
-	line := e.Append(nil)
+	line := e.Append(make([]byte, 0, usualLine))
 	if len(line) > event.MaxLine {
 		return item{}, errTooLong
 	}
@@ -171,7 +174,11 @@ type dataHTTP struct {
 }
 
 func (d *dataHTTP) send(ctx context.Context, key string, items []item) (result, error) {
-	var body []byte
+	size := 0
+	for _, it := range items {
+		size += len(it.lines[0]) + 1
+	}
+	body := make([]byte, 0, size)
 	for _, it := range items {
 		body = append(append(body, it.lines[0]...), '\n')
 	}

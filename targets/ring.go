@@ -50,7 +50,10 @@ func (r *ring) pop() measure.Point {
 
 // popBatch takes up to n points of up to the given size together, at least one.
 func (r *ring) popBatch(n, bytes int) []measure.Point {
-	var batch []measure.Point
+	if r.n == 0 {
+		return nil
+	}
+	batch := make([]measure.Point, 0, min(n, r.n))
 	for total := 0; r.n > 0 && len(batch) < n; {
 		if total += size(r.points[r.head]); total > bytes && len(batch) > 0 {
 			break

@@ -266,12 +266,19 @@ func TestOneQueueHasTheSpoolAndTheNextGetsItWhenThatIsClosed(t *testing.T) {
 	closeQueue(t, second)
 }
 
-// awaitSpool waits until a queue has its spool.
+// awaitSpool waits until a queue has its spool. That its lock is there is not enough: the queue may not have taken it yet.
 func awaitSpool(t *testing.T, o Options) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		locks, err := filepath.Glob(filepath.Join(o.Dir, "*", "lock"))
-		return err == nil && len(locks) == 1
+		dirs, err := filepath.Glob(filepath.Join(o.Dir, "*"))
+		if err != nil || len(dirs) != 1 {
+			return false
+		}
+		lock, err := lockDir(dirs[0])
+		if err == nil {
+			lock.Close() // a queue that has come meanwhile tries again
+		}
+		return errors.Is(err, errInUse)
 	}, patience, time.Millisecond)
 }
 

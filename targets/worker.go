@@ -29,27 +29,6 @@ type worker struct {
 	complained   bool // about the disk, and it has not been settled
 }
 
-// batch is what is being sent: parts that stand or fall alone.
-type batch struct {
-	parts []part
-	taken bool // it is the spool's oldest record, and is to be acknowledged there
-	begun bool // something of it was dealt with already
-}
-
-func (b *batch) items() []item {
-	var all []item
-	for _, p := range b.parts {
-		all = append(all, p.items...)
-	}
-	return all
-}
-
-// part is sent under one key for as long as it exists.
-type part struct {
-	key   string
-	items []item
-}
-
 func (q *Queue) run() {
 	defer close(q.done)
 	defer q.wire.close()
@@ -221,16 +200,6 @@ func (q *Queue) toSpool(key string, points []measure.Point) bool {
 	return true
 }
 
-func pointsOf(items []item) []measure.Point {
-	points := make([]measure.Point, 0, len(items))
-	for _, it := range items {
-		if it.news == nil {
-			points = append(points, it.point)
-		}
-	}
-	return points
-}
-
 // next chooses what to send: where the order does not matter live points come first, and the spool gets every other
 // batch; where it does, the oldest.
 func (q *Queue) next() *batch {
@@ -261,7 +230,12 @@ func (q *Queue) next() *batch {
 			items = append(items, it)
 		}
 	}
-	return q.batchOf(q.nextKey(), append(items, q.prepareAll(points)...))
+	if prepared := q.prepareAll(points); len(items) == 0 {
+		items = prepared
+	} else {
+		items = append(items, prepared...)
+	}
+	return batchOf(q.nextKey(), items)
 }
 
 func (q *Queue) nextFromSpool() *batch {
@@ -279,7 +253,7 @@ func (q *Queue) nextFromSpool() *batch {
 		items = q.prepareAll(points)
 	}
 	delete(q.prepared, key)
-	if b := q.batchOf(key, items); b != nil {
+	if b := batchOf(key, items); b != nil {
 		b.taken = true
 		return b
 	}
@@ -300,25 +274,6 @@ func (q *Queue) prepareAll(points []measure.Point) []item {
 		items = append(items, it)
 	}
 	return items
-}
-
-// batchOf makes parts by stream, in the order in which the streams first come.
-func (q *Queue) batchOf(key string, items []item) *batch {
-	if len(items) == 0 {
-		return nil
-	}
-	b := &batch{}
-	at := map[string]int{}
-	for _, it := range items {
-		i, ok := at[it.stream]
-		if !ok {
-			i = len(b.parts)
-			at[it.stream] = i
-			b.parts = append(b.parts, part{key: key})
-		}
-		b.parts[i].items = append(b.parts[i].items, it)
-	}
-	return b
 }
 
 // attempt sends the first part once and deals with what becomes of it.
@@ -359,7 +314,7 @@ func (q *Queue) dealtWith(p *part, r result) {
 	if r.done == 0 {
 		return
 	}
-	points := int64(len(pointsOf(p.items[:r.done])))
+	points := countPoints(p.items[:r.done])
 	gone := min(int64(r.refused), points)
 	p.items = p.items[r.done:]
 	q.current.begun = true
@@ -427,6 +382,7 @@ func (q *Queue) acknowledge() {
 
 // flush is the end: what is in memory is sent while the target takes it, and the rest goes to disk.
 func (q *Queue) flush() {
+	q.spoolAt = time.Time{} // there is no later
 	q.claimSpool()
 	q.failingSince = time.Time{} // one more try, whatever was
 	for q.ctx.Err() == nil && q.failingSince.IsZero() {
@@ -460,7 +416,7 @@ func (q *Queue) keep() {
 	switch c := q.current; {
 	case c == nil:
 	case c.taken && !c.begun && q.spool.untake():
-		n := int64(len(pointsOf(c.items())))
+		n := countPoints(c.items())
 		q.mu.Lock()
 		q.inflight -= n
 		q.stats.Spooled += n

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
@@ -33,8 +32,8 @@ func FuzzFrames(f *testing.F) {
 		}
 		l := &link{waiting: map[string]chan frame{"1": make(chan frame, 1)}}
 		for _, raw := range [][]byte{first, second, first} {
-			var f frame
-			if json.Unmarshal(raw, &f) != nil {
+			f, err := readFrame(raw)
+			if err != nil {
 				continue
 			}
 			if f.ID == subscriptionID {

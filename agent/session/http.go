@@ -113,9 +113,9 @@ func (s *Session) poll(ctx context.Context, query string, receive func(Assignmen
 	if len(raw) > maxFrame {
 		return fmt.Errorf("poll: the assignment is larger than %d bytes", maxFrame)
 	}
-	var a Assignment
-	if err := json.Unmarshal(raw, &a); err != nil {
-		return fmt.Errorf("poll: decode the assignment: %w", err)
+	a, err := s.last.readAssignment(raw)
+	if err != nil {
+		return fmt.Errorf("poll: %w", err)
 	}
 	s.offer(a, receive)
 	return nil

@@ -55,11 +55,11 @@ func fit(r *Report) error {
 		if most > 0 {
 			shorten(r, most)
 		}
-		if failures, size, err := measure(*r); err != nil || failures <= maxFailures && size <= maxReport {
+		if failures, size, err := weigh(*r); err != nil || failures <= maxFailures && size <= maxReport {
 			return err
 		}
 	}
-	failures, size, err := measure(*r)
+	failures, size, err := weigh(*r)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,8 @@ func fit(r *Report) error {
 	return nil
 }
 
-// measure counts a report's failures of zones, and its bytes: at most so many, or exactly where that is too many.
-func measure(r Report) (failures, size int, err error) {
+// weigh counts a report's failures of zones, and its bytes: at most so many, or exactly where that is too many.
+func weigh(r Report) (failures, size int, err error) {
 	const around, widest = 256, 6 // bytes around one entry; of one byte of text at most, when it is escaped
 	size = around * (1 + len(r.Capabilities))
 	for _, s := range r.Instrumentations {

@@ -71,7 +71,8 @@ type Session struct {
 	beginOnce  sync.Once
 	superseded chan struct{} // capacity 1: a report was refused because of another session
 
-	passages []passage // by server; of Run alone
+	passages []passage // by server; of Run alone, as is
+	last     items     // of the last document
 
 	mu     sync.Mutex
 	server int // index of the server in use
@@ -149,7 +150,7 @@ type passage struct {
 const maxRefusals = 3
 
 // Run keeps the session until ctx ends. Each assignment that is newer than all before it is handed to receive, in order and
-// one at a time; receive must not block.
+// one at a time; receive must not block. Assignments share what has not changed between them, so nobody may change them.
 func (s *Session) Run(ctx context.Context, receive func(Assignment)) error {
 	const held = 10 * time.Second // what breaks sooner, again and again, comes back more and more slowly
 	back := Backoff{Most: s.opts.RetryMost}
@@ -317,23 +318,6 @@ func (e *refusal) Error() string {
 		return e.message
 	}
 	return e.code + ": " + e.message
-}
-
-func decode(raw []byte, data any) error {
-	var response struct {
-		Data   json.RawMessage  `json:"data"`
-		Errors []agentdoc.Error `json:"errors"`
-	}
-	if err := json.Unmarshal(raw, &response); err != nil {
-		return fmt.Errorf("decode the API's answer: %w", err)
-	}
-	if len(response.Errors) > 0 {
-		return asError(response.Errors[0])
-	}
-	if err := json.Unmarshal(response.Data, data); err != nil {
-		return fmt.Errorf("decode the API's answer: %w", err)
-	}
-	return nil
 }
 
 func asError(e agentdoc.Error) error {

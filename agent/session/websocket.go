@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,7 @@ type frame struct {
 type link struct {
 	conn   *websocket.Conn
 	closed chan struct{}
+	in     bytes.Buffer // the message at hand; of the reader alone
 
 	mu      sync.Mutex
 	serial  int
@@ -145,12 +147,12 @@ func (s *Session) subscribe(ctx context.Context, l *link) error {
 func (s *Session) event(f frame, receive func(Assignment)) error {
 	switch f.Type {
 	case "next":
-		var data agentdoc.AssignmentsData
-		if err := decode(f.Payload, &data); err != nil {
+		e, err := s.last.readEvent(f.Payload)
+		if err != nil {
 			return err
 		}
-		if data.Assignments.TypeName == agentdoc.TypeAssignment {
-			s.offer(data.Assignments.Assignment, receive)
+		if e.TypeName == agentdoc.TypeAssignment {
+			s.offer(e.Assignment, receive)
 		}
 		return nil
 	case "error":
@@ -182,18 +184,25 @@ func (s *Session) keepAlive(ctx context.Context, l *link) {
 	}
 }
 
+// bufferKept is how large a buffer is kept for the next message. Large documents are rare, and agents many.
+const bufferKept = 64 << 10
+
+// read returns the next message, whose payload is only good until the next read.
 func (l *link) read(ctx context.Context, silence time.Duration) (frame, error) {
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
-	_, raw, err := l.conn.Read(ctx)
+	_, message, err := l.conn.Reader(ctx)
 	if err != nil {
 		return frame{}, readError(err)
 	}
-	var f frame
-	if err := json.Unmarshal(raw, &f); err != nil {
-		return frame{}, fmt.Errorf("decode a message: %w", err)
+	if l.in.Cap() > bufferKept {
+		l.in = bytes.Buffer{}
 	}
-	return f, nil
+	l.in.Reset()
+	if _, err := l.in.ReadFrom(message); err != nil {
+		return frame{}, readError(err)
+	}
+	return readFrame(l.in.Bytes())
 }
 
 // blocked says whether an error before the subscription's first frame is a sign that websockets do not pass. It is none
@@ -240,13 +249,19 @@ func readError(err error) error {
 }
 
 func (l *link) write(ctx context.Context, f frame) error {
-	raw, err := json.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("encode a message: %w", err)
+	raw := make([]byte, 0, 64+len(f.Payload))
+	if f.ID != "" { // ids are numbers, or the subscription's
+		raw = append(append(append(raw, `{"id":"`...), f.ID...), `","type":"`...)
+	} else {
+		raw = append(raw, `{"type":"`...)
+	}
+	raw = append(append(raw, f.Type...), '"')
+	if len(f.Payload) > 0 {
+		raw = append(append(raw, `,"payload":`...), f.Payload...)
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeWithin)
 	defer cancel()
-	if err := l.conn.Write(ctx, websocket.MessageText, raw); err != nil {
+	if err := l.conn.Write(ctx, websocket.MessageText, append(raw, '}')); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil
@@ -291,6 +306,7 @@ func (l *link) answer(f frame) {
 	defer l.mu.Unlock()
 	if waiting, ok := l.waiting[f.ID]; ok {
 		delete(l.waiting, f.ID)
+		f.Payload = bytes.Clone(f.Payload)
 		waiting <- f // has room for one, and gets one
 	}
 }

@@ -29,12 +29,13 @@ type probe struct {
 	process *membership
 	refresh time.Duration // how old a reading of the processes may be
 
-	reader  reader
 	sources map[uuid.UUID]*source
 	order   []*source
 	result  collect.Result
 	primed  bool
 	closed  atomic.Bool
+
+	interval time.Time // the end of the one that is being measured
 }
 
 // file is one of the files of a variant.
@@ -100,11 +101,12 @@ func (p *probe) Close() error {
 }
 
 // Collect implements collect.Probe.
-func (p *probe) Collect(ctx context.Context, _ time.Time) (collect.Result, error) {
+func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, error) {
 	if p.closed.Load() {
 		return collect.Result{}, collect.Errorf(collect.Failed, "collect %s: the probe is closed", p.request.ID)
 	}
 	p.result.Samples, p.result.Failures, p.result.Primed = p.result.Samples[:0], p.result.Failures[:0], !p.primed
+	p.interval = at
 	if err := p.collect(ctx); err != nil {
 		return collect.Result{}, err
 	}
@@ -274,15 +276,16 @@ func (p *probe) readOne(s *source, index int) (found bool, err error) {
 }
 
 func (p *probe) parse(s *source, path string, fixed func([][]byte)) (found bool, err error) {
-	text, err := p.reader.read(path)
-	if err != nil {
-		if isGone(err) {
+	r := p.engine.files.read(path, p.interval, p.engine.now)
+	defer r.mu.Unlock()
+	if r.err != nil {
+		if isGone(r.err) {
 			return false, nil
 		}
-		return false, fmt.Errorf("read a file of the kernel: %w", err)
+		return false, fmt.Errorf("read a file of the kernel: %w", r.err)
 	}
-	s.at = p.engine.now()
-	p.files[s.index].parser.parse(text, fixed, s)
+	s.at = r.at
+	p.files[s.index].parser.parse(r.text, fixed, s)
 	return true, nil
 }
 

@@ -33,6 +33,7 @@ type Options struct {
 type Engine struct {
 	opts      Options
 	processes processTable
+	files     files
 	devices   devices
 	now       func() int64 // ns of a monotonic clock
 }
