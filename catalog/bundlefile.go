@@ -126,6 +126,19 @@ func readBundle(path string) (*Bundle, error) {
 	return b, nil
 }
 
+// ReadManifest reads the manifest of a bundle's file, without asking who has signed it: it is for making the next one.
+func ReadManifest(path string) (Manifest, error) {
+	var m Manifest
+	b, err := readBundle(path)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b.Manifest, &m); err != nil {
+		return m, fmt.Errorf("read the manifest of %s: %w", path, err)
+	}
+	return m, nil
+}
+
 // WriteBundle writes a bundle's file, whole or not at all.
 func WriteBundle(path string, b Bundle) error {
 	text, err := json.MarshalIndent(b, "", "  ")

@@ -73,6 +73,13 @@ func TestABundleFileIsTakenOverAndKept(t *testing.T) {
 	keeps(ErrBadSignature, now)
 	write(9, private, sampleVersion("9"))
 	keeps(ErrExpired, now.Add(2*time.Hour))
+	for _, damaged := range []string{"", "{", `{"manifest": 5}`, strings.Repeat(" ", maxBundleBytes+1)} {
+		require.NoError(t, os.WriteFile(f.Path, []byte(damaged), 0o600))
+		_, loaded, err := f.Load(base, now)
+		require.NoError(t, err)
+		require.True(t, loaded.Kept, "%.10q", damaged)
+		require.Len(t, loaded.Refused, 1)
+	}
 	require.NoError(t, os.Remove(f.Path))
 	keeps(os.ErrNotExist, now)
 

@@ -1,5 +1,10 @@
 package catalog
 
+import (
+	"maps"
+	"slices"
+)
+
 // CA1Metric is a metric of Cloud Analytics 1.0, which IAPI comes after.
 type CA1Metric struct {
 	Name  string
@@ -12,13 +17,14 @@ type CA1Metric struct {
 
 // Why whole families are absent, or cannot be had on one platform.
 const (
-	noMySQL     = "MySQL 8 and MariaDB have no probes; their performance_schema, read by an exporter, has it"
-	noNode      = "Node.js has no probes since version 18; the program can send it itself, by OTLP"
-	noApache    = "Apache's httpd has no such probes here; its log or an exporter has it"
+	noMySQL     = "MySQL took its probes out in 8.0, and MariaDB as it is packaged has none; their performance_schema, read by an exporter, has it"
+	noNode      = "Node.js took its probes out in 19, and before had them on Linux only when built --with-dtrace; the program can send it itself, by OTLP"
+	noApache    = "Apache's httpd has probes only when built with --enable-dtrace, which packages are not, and they tell of its hooks, not of requests; its log or an exporter has it"
 	noProvider  = "its probes came from the program's own dtrace-provider, which today's versions do not have; the program can send it itself, by OTLP"
 	noService   = "it watches a service of Triton from within, by probes that belong to that service"
 	noSelf      = "it watched CA 1.0 itself; IAPI's own figures are at /metrics, and in the status of its agents"
 	noPsinfo    = "no collector of IAPI reads the process table of illumos, whose records are binary"
+	noSchedstat = "this kernel has no /proc/schedstat (CONFIG_SCHEDSTATS), from which a host's is read; no file has that of a zone"
 	noRegisters = "it read the guest's registers through a hypervisor that is gone; cpu.thread_samples has the threads of virtual CPUs"
 )
 
@@ -35,7 +41,7 @@ func CA1() []CA1Metric {
 		{Name: "cpu.thread_executions", Label: "thread executions"},
 		{Name: "cpu.thread_samples", Label: "thread samples"},
 		{Name: "cpu.usage", Label: "aggregated CPU usage"},
-		{Name: "cpu.waittime", Label: "aggregated wait time"},
+		{Name: "cpu.waittime", Label: "aggregated wait time", Linux: noSchedstat},
 		{Name: "disk.disks", Label: "disks"},
 		{Name: "disk.physio_bytes", Label: "bytes read and written"},
 		{Name: "disk.physio_ops", Label: "I/O operations"},
@@ -111,6 +117,8 @@ type MissingMetric struct {
 	Label string `json:"label"`
 	Why   string `json:"why"`
 	Here  bool   `json:"here"` // it is defined, and only this machine cannot collect it
+	// Fields are those that are missing of a metric that can be had without them; nil: all of it is missing.
+	Fields []string `json:"fields,omitempty"`
 }
 
 // Missing returns the metrics of CA 1.0 that the catalog does not have, or that the platform cannot collect neither for a
@@ -126,6 +134,7 @@ func (c *Catalog) Missing(p Platform) []MissingMetric {
 		_, host := d.Select(p, Host, nil)
 		_, zone := d.Select(p, Zone, nil)
 		if host == nil || zone == nil {
+			out = append(out, d.lacking(p.OS, m)...)
 			continue
 		}
 		why := reasonOf(zone)
@@ -136,6 +145,46 @@ func (c *Catalog) Missing(p Platform) []MissingMetric {
 			why = own
 		}
 		out = append(out, MissingMetric{Name: m.Name, Label: m.Label, Why: why, Here: true})
+	}
+	return out
+}
+
+const counted = "it is counted there for all processes together"
+
+// Why a field cannot be had where the metric can, by its name on Linux.
+var linuxLacks = map[string]string{
+	"psargs":    "a process keeps its arguments in its own memory, which a tracer cannot rely on reading there",
+	"cputime":   "a tracer there has no clock of a thread's own CPU time",
+	"fstype":    "calls with a path have no open file whose file system could be asked for",
+	"offset":    "calls without an offset of their own go on from where the file stands, which is not theirs to tell",
+	"tcpstack":  "each network namespace has one TCP stack, and its zone says which",
+	"execname":  counted,
+	"pid":       counted,
+	"ppid":      counted,
+	"pexecname": counted,
+	"errno":     "the counters of a cgroup do not tell",
+	"latency":   "the counters of a cgroup do not tell; disk.physio_ops has it for the host",
+}
+
+// lacking tells of the fields of a metric that nothing gives on the system.
+func (d *Definition) lacking(os string, m CA1Metric) []MissingMetric {
+	byReason := map[string][]string{}
+	for _, f := range d.Metric.Fields {
+		gives := func(v Variant) bool {
+			return (len(v.When.OS) == 0 || slices.Contains(v.When.OS, os)) && slices.Contains(v.Fields, f.Name)
+		}
+		if f.Builtin || slices.ContainsFunc(d.Variants, gives) {
+			continue
+		}
+		why := "nothing gives it on " + os
+		if reason, ok := linuxLacks[f.Name]; ok && os == "linux" {
+			why = reason
+		}
+		byReason[why] = append(byReason[why], f.Name)
+	}
+	var out []MissingMetric
+	for _, why := range slices.Sorted(maps.Keys(byReason)) {
+		out = append(out, MissingMetric{Name: m.Name, Label: m.Label, Why: why, Here: true, Fields: byReason[why]})
 	}
 	return out
 }

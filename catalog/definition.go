@@ -29,6 +29,7 @@ type Metric struct {
 	Tenant     bool          // tenants may use it
 	Digest     string        // of the definition
 	measured   [][]string    // the fields of each variant that does not trace
+	traced     [][]string    // those of each variant that does
 	Collectors []string      // how it is collected: KSTAT, PROCFS, ZFS, DTRACE; sorted, each once
 }
 
@@ -55,6 +56,7 @@ type Field struct {
 	Operator bool             // operators only
 	Values   []string         // the closed set of a discrete field's values; nil: open
 	Uint     bool             // a discrete field whose values are decimal numbers, such as pid
+	Address  bool             // a discrete field whose values are IP addresses
 	MaxLen   int              // the longest value in bytes that a platform gives; a longer constant never matches. 0: unknown
 	Builtin  bool             // hostname or zonename: every variant has it
 	Stack    bool             // a discrete field whose values are stacks: functions from the outermost in, joined by semicolons
@@ -77,7 +79,7 @@ func (m *Metric) FieldTypes(operator bool) func(name string) (measure.FieldType,
 		if !ok || f.Operator && !operator {
 			return measure.FieldType{}, false
 		}
-		return measure.FieldType{Numeric: f.Arity == Numeric, Uint: f.Uint, Values: f.Values}, true
+		return measure.FieldType{Numeric: f.Arity == Numeric, Uint: f.Uint, Address: f.Address, Stack: f.Stack, Values: f.Values}, true
 	}
 }
 
@@ -88,6 +90,13 @@ func (m *Metric) NeedsTracing(fields ...string) bool {
 		return true
 	}
 	return !slices.ContainsFunc(m.measured, func(have []string) bool { return m.covers(have, fields) })
+}
+
+// Together reports whether there is a host at all, whatever its system, that can give all of these fields at once.
+func (m *Metric) Together(fields ...string) bool {
+	covers := func(have []string) bool { return m.covers(have, fields) }
+	unknown := len(m.measured)+len(m.traced) == 0 // a Metric that is of no document
+	return unknown || slices.ContainsFunc(m.measured, covers) || slices.ContainsFunc(m.traced, covers)
 }
 
 func (m *Metric) covers(have, asked []string) bool {

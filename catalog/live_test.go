@@ -166,12 +166,20 @@ func TestEveryMetricOfCA1IsDefinedOrSaysWhyNot(t *testing.T) {
 		}
 	}
 	everything := func(string) bool { return true }
+	fields := map[string][]string{}
 	have := func(p Platform) map[string]MissingMetric {
 		p.File, p.Command, p.Tracepoint, p.USDT = everything, everything, everything, everything
 		out := map[string]MissingMetric{}
 		for _, m := range own.Missing(p) {
 			require.NotEmpty(t, m.Why)
-			out[m.Name] = m
+			if m.Fields == nil {
+				out[m.Name] = m
+				continue
+			}
+			if p.OS == "linux" {
+				require.NotContains(t, m.Why, "nothing gives it", "%s: %v", m.Name, m.Fields)
+			}
+			fields[p.OS+" "+m.Name] = append(fields[p.OS+" "+m.Name], m.Fields...)
 		}
 		return out
 	}
@@ -183,6 +191,8 @@ func TestEveryMetricOfCA1IsDefinedOrSaysWhyNot(t *testing.T) {
 	for name, m := range linux { // with all that a machine can have, only the platform itself is lacking
 		require.True(t, !m.Here || strings.HasPrefix(name, "mysql.") || strings.HasPrefix(name, "node.") || name == "apache.httpd_ops", "%s: %s", name, m.Why)
 	}
+	require.ElementsMatch(t, []string{"psargs", "cputime"}, fields["linux syscall.syscalls"])
+	require.NotContains(t, fields, "linux cpu.usage")
 	untraced := have(Platform{OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "v2"})
 	require.Equal(t, MissingMetric{Name: "unix.proc_execs", Label: "process execs", Why: "this host lacks bpftrace >=0.17", Here: true}, untraced["unix.proc_execs"])
 	for name, m := range have(Platform{OS: "illumos", Arch: "amd64"}) {

@@ -240,6 +240,8 @@ func (d *document) definition(text []byte) *Definition {
 		m.Collectors = append(m.Collectors, v.Source.collector())
 		if v.Tracing() {
 			traces = true
+			m.traced = append(m.traced, v.Fields)
+			m.notesAddresses(v.Source)
 		} else {
 			m.Tracing = false
 			m.measured = append(m.measured, v.Fields)
@@ -251,6 +253,18 @@ func (d *document) definition(text []byte) *Definition {
 		m.MaxTTL = time.Duration(d.Limits.MaxRuntime) * time.Second
 	}
 	return def
+}
+
+// notesAddresses finds the fields that a tracer gives as addresses.
+func (m *Metric) notesAddresses(s Source) {
+	source := s.Bpftrace
+	if source == nil {
+		source = s.DTrace
+	}
+	for i := range m.Fields {
+		f := &m.Fields[i]
+		f.Address = f.Address || slices.ContainsFunc(source.Clauses, func(c Clause) bool { return c.Fields[f.Name].CType == CTypeIP })
+	}
 }
 
 func (f fieldDoc) field(name string) Field {

@@ -42,6 +42,7 @@ func TestFaultsAreOnRecord(t *testing.T) {
 	store := &faulty{}
 	w := it.NewWorld(t, func(o *in.Options) { store.Store, o.Store = o.Store, store })
 	c := it.Operator()
+	hosts, _ := w.Fleet(1, alice)
 	var ids []in.ID
 	for range 3 {
 		ids = append(ids, create(t, w, c, counter(func(c *in.CreateInput) { c.Owner = &alice })).ID)
@@ -61,7 +62,9 @@ func TestFaultsAreOnRecord(t *testing.T) {
 		"deleteInstrumentations": func(ctx context.Context) error { _, err := w.DeleteMany(ctx, c, in.Filter{}, 3); return err },
 		"notifyVmChanged":        func(ctx context.Context) error { return w.NotifyVM(ctx, c, vmA, "", "") },
 		"refreshAll":             func(ctx context.Context) error { return w.RefreshAll(ctx, c) },
-		"stopTracing":            func(ctx context.Context) error { return w.StopTracing(ctx, c, []uuid.UUID{hostA}, false, "why") },
+		"stopTracing": func(ctx context.Context) error {
+			return w.StopTracing(ctx, c, []uuid.UUID{hosts[0].UUID}, false, "why")
+		},
 	}
 	for code, fault := range map[string]error{"NOT_READY": fmt.Errorf("%w: loading", in.ErrNotReady), "NOT_DURABLE": in.ErrNotDurable, "FAILED": errBroken} {
 		store.fault = fault

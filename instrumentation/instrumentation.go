@@ -134,7 +134,7 @@ type Coverage struct {
 	Expected, Running, Pending, Failed, Offline int
 }
 
-// Problem is what keeps some sources from running, by kind. Message is fit for the caller that asked: tenants get a
+// Problem is what keeps some sources from running, by kind, or what operators should know of some that run. Message is fit for the caller that asked: tenants get a
 // fixed sentence for each status, operators the agent's own text.
 type Problem struct {
 	Status    Status

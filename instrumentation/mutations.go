@@ -189,17 +189,10 @@ func (s *Service) change(
 		audit.Owner = stands.Owner
 		now := s.now()
 		rec := stands
-		switch {
-		case !rec.DeletedAt.IsZero():
-			err = mistake(CodeNotFound, "id", "it is being deleted")
-		case expect != nil && *expect != rec.Revision:
-			err = mistake(CodeRevisionConflict, "expectedRevision", "its revision is %d, not %d", rec.Revision, *expect)
-		case rec.expired(now):
-			err = mistake(CodeTTLExceeded, "id", "it has expired; clone it to measure again")
-		default:
-			err = edit(&rec, now)
+		if err := changeable(stands, expect, now); err != nil {
+			return nil, s.refused(ctx, audit, err)
 		}
-		if err != nil {
+		if err := edit(&rec, now); err != nil {
 			return nil, s.refused(ctx, audit, err)
 		}
 		if digest(rec) != digest(stands) {
@@ -224,6 +217,19 @@ func (s *Service) change(
 		}
 		return nil, s.refused(ctx, audit, fmt.Errorf("%s %s: %w", action, id, err))
 	}
+}
+
+// changeable refuses to change what is being deleted or has expired, or has moved on from the expected revision.
+func changeable(rec Instrumentation, expect *int, now time.Time) error {
+	switch {
+	case !rec.DeletedAt.IsZero():
+		return mistake(CodeNotFound, "id", "it is being deleted")
+	case expect != nil && *expect != rec.Revision:
+		return mistake(CodeRevisionConflict, "expectedRevision", "its revision is %d, not %d", rec.Revision, *expect)
+	case rec.expired(now):
+		return mistake(CodeTTLExceeded, "id", "it has expired; clone it to measure again")
+	}
+	return nil
 }
 
 // Refresh has an instrumentation evaluated against the inventory now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,11 +82,29 @@ func (s *Service) StopTracing(ctx context.Context, c identity.Caller, hosts []uu
 	if err := wrong.found.orNil(); err != nil {
 		return s.refused(ctx, audit, err)
 	}
+	if err := s.known(ctx, hosts); err != nil {
+		return s.refused(ctx, audit, err)
+	}
 	if err := s.queue.StopTracing(ctx, hosts, reason); err != nil {
 		return s.refused(ctx, audit, fmt.Errorf("stop tracing: %w", err))
 	}
 	s.record(ctx, audit)
 	return nil
+}
+
+// known refuses hosts that the inventory does not have.
+func (s *Service) known(ctx context.Context, hosts []uuid.UUID) error {
+	found, err := s.store.FleetHosts(ctx, hosts...)
+	if err != nil {
+		return fmt.Errorf("look up hosts: %w", err)
+	}
+	var wrong collector
+	for i, host := range found {
+		if host == nil {
+			wrong.add(CodeNotFound, []string{"hosts", strconv.Itoa(i)}, "the inventory has no host %s", hosts[i])
+		}
+	}
+	return wrong.found.orNil()
 }
 
 // ConfirmGuard lets happen what a guard holds back. Operators only.
@@ -137,16 +156,22 @@ func (s *Service) Joined(ctx context.Context, host uuid.UUID, ok bool) {
 	s.record(ctx, audit)
 }
 
-// RevokeAgent makes the credentials of a host's agent void and ends its session. Operators only.
+// RevokeAgent makes the credentials of a host's agent void and ends its session. Those of a host that has left the
+// inventory are void afterwards too, but the call is refused, for more often its uuid is wrong. Operators only.
 func (s *Service) RevokeAgent(ctx context.Context, c identity.Caller, host uuid.UUID) error {
 	audit := s.audit(c, "revokeAgent", host.String())
 	if err := only(c, identity.Operator); err != nil {
 		return s.refused(ctx, audit, err)
 	}
-	switch err := s.agents.RevokeAgent(ctx, host); {
-	case errors.Is(err, ErrNotFound):
-		return s.refused(ctx, audit, mistake(CodeNotFound, "host", "the host has no agent"))
-	case err != nil:
+	err := s.agents.RevokeAgent(ctx, host)
+	if err == nil {
+		var found []*FleetHost
+		if found, err = s.store.FleetHosts(ctx, host); err == nil && found[0] == nil {
+			return s.refused(ctx, audit, mistake(CodeNotFound, "host",
+				"the inventory has no such host; no credential holds for its agent, if it ever had one"))
+		}
+	}
+	if err != nil {
 		return s.refused(ctx, audit, fmt.Errorf("revoke an agent: %w", err))
 	}
 	s.record(ctx, audit)

@@ -159,7 +159,7 @@ type Store interface {
 	Coverage(ctx context.Context, ids ...ID) ([]Coverage, error)
 	// What follows takes a number of round trips that does not grow with the number of ids.
 
-	// Problems counts the sources that do not run, by status and text; at most 20 kinds for each id.
+	// Problems counts the sources that do not run, or of which an agent has something to say, by status and text; at most 20 kinds for each id.
 	Problems(ctx context.Context, ids ...ID) ([][]Problem, error)
 	// Hosts and VMs return the same page, First and After, of the places of each id. The total of VMs counts sources.
 	Hosts(ctx context.Context, p Page, ids ...ID) ([]Places[HostPlacement], error)

@@ -41,7 +41,7 @@ type PublishInput struct {
 }
 
 // Publish makes a definition the one of its metric, in every process, and has the hosts that measure the metric told.
-// Its version must be greater than that of the definition in use; publishing the same bytes again is no mistake, adds
+// It must be signed where keys are trusted. Its version must be greater than that of the definition in use; publishing the same bytes again is no mistake, adds
 // their signature, and offers the metric again if it was retired. Operators only.
 func (s *Service) Publish(ctx context.Context, c identity.Caller, in PublishInput) (*catalog.Metric, error) {
 	audit := s.audit(c, "publishMetric", "")
@@ -54,8 +54,14 @@ func (s *Service) Publish(ctx context.Context, c identity.Caller, in PublishInpu
 	}
 	audit.Subject = d.Metric.Name
 	audit.Detail = fmt.Sprintf("version %d, digest %s", d.Version, d.Digest)
+	unsigned := len(d.Signature) == 0
 	err = s.publish(ctx, audit, func(expect string) error {
 		have, retired, ok := s.publisher.Known(d.Metric.Name)
+		if known := ok && have.Digest == d.Digest; !known || !unsigned { // what stands already needs no signature to stand
+			if err := s.trusted(d); err != nil {
+				return err
+			}
+		}
 		switch {
 		case !ok:
 		case have.Digest == d.Digest && !retired && (len(d.Signature) == 0 || string(have.Signature) == string(d.Signature) && have.KeyID == d.KeyID):
@@ -76,6 +82,20 @@ func (s *Service) Publish(ctx context.Context, c identity.Caller, in PublishInpu
 		return nil, err
 	}
 	return &d.Metric, nil
+}
+
+// trusted refuses what none of the keys has signed.
+func (s *Service) trusted(d *catalog.Definition) error {
+	if s.keys == nil {
+		return nil
+	}
+	switch err := s.keys.Verify(catalog.Publication{Document: d.Document, Signature: d.Signature, KeyID: d.KeyID}); {
+	case errors.Is(err, catalog.ErrUnknownKey):
+		return mistake(CodeInvalidDefinition, "keyId", "it is none of the keys that are trusted here")
+	case err != nil:
+		return mistake(CodeInvalidDefinition, "signature", "definitions must be signed here: %s", err)
+	}
+	return nil
 }
 
 // wouldTrace refuses a definition that would make tracing of what now measures otherwise: tracing has a time to live and

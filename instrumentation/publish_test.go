@@ -197,3 +197,47 @@ func TestNothingBeginsToTraceByAPublication(t *testing.T) {
 	_, err = w.Publish(t.Context(), it.Operator(), in.PublishInput{Document: ops})
 	require.NoError(t, err)
 }
+
+func TestWhereKeysAreTrustedOnlyTheirDefinitionsArePublished(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	_, other, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	own, err := catalog.Embedded()
+	require.NoError(t, err)
+	s := &shelf{}
+	s.Live = catalog.NewLive(own, s, nil)
+	w := it.NewWorld(t, func(o *in.Options) {
+		o.Catalog, o.Publisher, o.TrustedKeys = s, s, catalog.Keys{catalog.KeyID(public): public}
+	})
+	signed := func(input in.PublishInput, key ed25519.PrivateKey) in.PublishInput {
+		p := catalog.Sign([]byte(input.Document), key)
+		input.Signature, input.KeyID = base64.StdEncoding.EncodeToString(p.Signature), p.KeyID
+		return input
+	}
+	forged, moved := signed(version("1"), other), signed(version("1"), private)
+	forged.KeyID = catalog.KeyID(public)
+	moved.Document = version("2").Document
+	for _, bad := range []struct {
+		input in.PublishInput
+		want  string
+	}{{version("1"), "signature"}, {signed(version("1"), other), "keyId"}, {forged, "signature"}, {moved, "signature"}} {
+		_, err := w.Publish(t.Context(), it.Operator(), bad.input)
+		require.Equal(t, []string{"INVALID_DEFINITION " + bad.want}, mistakes(t, err))
+		require.Equal(t, "publishMetric INVALID_DEFINITION", last(w).Action+" "+last(w).Result)
+	}
+	require.Empty(t, s.now.Revision, "nothing was published")
+
+	_, err = w.Publish(t.Context(), it.Operator(), signed(version("1"), private))
+	require.NoError(t, err)
+	_, err = w.Publish(t.Context(), it.Operator(), signed(version("1"), other))
+	require.Equal(t, []string{"INVALID_DEFINITION keyId"}, mistakes(t, err), "nor is its signature replaced by another's")
+	for _, name := range []string{"test.uptime", "cpu.usage"} { // what stands already is offered again without
+		require.NoError(t, w.Retire(t.Context(), it.Operator(), name))
+		d, _, _ := s.Known(name)
+		_, err = w.Publish(t.Context(), it.Operator(), in.PublishInput{Document: string(d.Document)})
+		require.NoError(t, err)
+	}
+	d, _, _ := s.Known("test.uptime")
+	require.Equal(t, catalog.KeyID(public), d.KeyID, "and keeps the signature it has")
+}

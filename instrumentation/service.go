@@ -28,10 +28,12 @@ type Options struct {
 	Previewer Previewer
 	Agents    Agents
 	Catalog   Catalog
-	Publisher Publisher        // nil: nothing can be published
-	Policy    Policy           // zero members: DefaultPolicy's
-	Clock     func() time.Time // nil: time.Now
-	Entropy   io.Reader        // nil: crypto/rand
+	Publisher Publisher // nil: nothing can be published
+	// TrustedKeys are those of which one must have signed what is published; nil: it need not be signed.
+	TrustedKeys catalog.Keys
+	Policy      Policy           // zero members: DefaultPolicy's
+	Clock       func() time.Time // nil: time.Now
+	Entropy     io.Reader        // nil: crypto/rand
 	// Secret signs preview tokens. Every process that serves the API needs the same one; nil makes a random one, good
 	// for a single process.
 	Secret []byte
@@ -52,6 +54,7 @@ type Service struct {
 	agents    Agents
 	catalog   Catalog
 	publisher Publisher
+	keys      catalog.Keys
 	policy    Policy
 	clock     func() time.Time
 	entropy   io.Reader
@@ -73,7 +76,7 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	s := &Service{
-		store: o.Store, queue: o.Queue, previewer: o.Previewer, agents: o.Agents, catalog: o.Catalog, publisher: o.Publisher,
+		store: o.Store, queue: o.Queue, previewer: o.Previewer, agents: o.Agents, catalog: o.Catalog, publisher: o.Publisher, keys: o.TrustedKeys,
 		policy: o.Policy.withDefaults(), clock: o.Clock, entropy: o.Entropy, secret: o.Secret, log: o.Logger,
 	}
 	if s.clock == nil {

@@ -344,7 +344,6 @@ func TestPages(t *testing.T) {
 func TestOperationsAreForThoseWhoRunTheDatacenter(t *testing.T) {
 	w := it.NewWorld(t)
 	hosts, _ := w.Fleet(2, alice)
-	w.Agents.Unknown = []uuid.UUID{hostA}
 	w.Store.PutGuard(in.Guard{ID: "g1", Reason: "a sweep would remove much", WouldRemove: 900})
 	op := it.Operator()
 	everyone := []identity.Caller{op, it.Cloudapi(), it.Tenant(alice), it.Workflow(), it.AgentOf(hosts[0].UUID)}
@@ -395,6 +394,7 @@ func TestOperationsAreForThoseWhoRunTheDatacenter(t *testing.T) {
 		"TTL_EXCEEDED ttlSeconds":   func() error { _, err := w.CreateJoinToken(t.Context(), op, hostA, time.Second); return err },
 		"TTL_EXCEEDED ttlSeconds 2": func() error { _, err := w.CreateJoinToken(t.Context(), op, hostA, 25*time.Hour); return err },
 		"NOT_FOUND host":            func() error { return w.RevokeAgent(t.Context(), op, hostA) },
+		"NOT_FOUND hosts.1":         func() error { return w.StopTracing(t.Context(), op, []uuid.UUID{hosts[0].UUID, hostA}, false, "r") },
 		"NOT_FOUND id":              func() error { return w.ConfirmGuard(t.Context(), op, "g1") },
 	} {
 		got := mistakes(t, call())

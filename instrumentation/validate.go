@@ -64,6 +64,7 @@ func (s *Service) build(c identity.Caller, owner uuid.UUID, in CreateInput) (Ins
 	if r.judged("decompositions") {
 		r.decompositions(metric, in.Decompositions)
 	}
+	r.together(metric, in)
 	rec.Tracing = metric != nil && metric.NeedsTracing(slices.Concat(in.Predicate.Fields(), in.Decompositions)...)
 	rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL)
 	r.scope(in.Scope)
@@ -222,6 +223,34 @@ func (r *rules) decompositions(m *catalog.Metric, names []string) {
 			return
 		}
 	}
+}
+
+// together refuses what no host of any system could do, so that every agent would refuse it.
+func (r *rules) together(m *catalog.Metric, in CreateInput) {
+	if m == nil || !r.judged("predicate") || !r.judged("decompositions") {
+		return
+	}
+	asked := slices.Concat(in.Predicate.Fields(), in.Decompositions)
+	switch {
+	case m.Together(asked...):
+	case m.Together(in.Decompositions...):
+		r.add(CodeTypeMismatch, []string{"predicate"}, "no host can give the fields %s of %s together", strings.Join(slices.Compact(slices.Sorted(slices.Values(asked))), ", "), m.Name)
+	default:
+		r.add(CodeTypeMismatch, []string{"decompositions"}, "no host can give the fields %s of %s together", strings.Join(in.Decompositions, ", "), m.Name)
+	}
+	if m.NeedsTracing(asked...) && mixesZones(in.Predicate) {
+		r.add(CodeInvalidPredicate, []string{"predicate"}, "what is traced cannot have zonename in one or with other fields")
+	}
+}
+
+// mixesZones reports whether a zone's name is compared in one alternative with other fields: a tracer knows a zone by which
+// program or map it is in, not by its name.
+func mixesZones(p measure.Predicate) bool {
+	if p.Op == measure.And {
+		return slices.ContainsFunc(p.Args, mixesZones)
+	}
+	fields := p.Fields()
+	return slices.Contains(fields, catalog.BuiltinZone) && slices.ContainsFunc(fields, func(f string) bool { return f != catalog.BuiltinZone })
 }
 
 // names judges the decompositions of an unknown metric, of whose fields nothing is known.

@@ -260,3 +260,40 @@ func TestPoliciesThatMakeNoSenseAreRefused(t *testing.T) {
 	_, err := in.New(in.Options{Store: w.Store})
 	require.ErrorContains(t, err, "Queue")
 }
+
+// What every agent would refuse is refused here, with its place.
+func TestWhatNoHostCouldDoIsRefusedAtOnce(t *testing.T) {
+	w, _ := publishingWorld(t)
+	for name, c := range map[string]struct {
+		metric, predicate string
+		by                []string
+		want              []string
+	}{
+		"stack":                  {"cpu.thread_samples", `{"and":[{"eq":["execname","a"]},{"ne":["ustack","main"]}]}`, nil, []string{"TYPE_MISMATCH predicate.and.1.ne"}},
+		"no address":             {"tcp.connects", `{"eq":["raddr","nobody"]}`, nil, []string{"TYPE_MISMATCH predicate.eq"}},
+		"address of a link":      {"tcp.accepts", `{"eq":["raddr","fe80::1%eth0"]}`, nil, []string{"TYPE_MISMATCH predicate.eq"}},
+		"address":                {"tcp.connects", `{"or":[{"eq":["raddr","::ffff:192.0.2.1"]},{"ne":["raddr","192.0.2.1"]}]}`, []string{"raddr"}, nil},
+		"never together":         {"cpu.thread_samples", `{}`, []string{"psargs", "kstack"}, []string{"TYPE_MISMATCH decompositions"}},
+		"never together, either": {"cpu.thread_samples", `{"eq":["psargs","a"]}`, []string{"kstack"}, []string{"TYPE_MISMATCH predicate"}},
+		"together on illumos":    {"cpu.thread_samples", `{"eq":["psargs","a"]}`, []string{"execname"}, nil},
+		"zone or program":        {"syscall.syscalls", `{"or":[{"eq":["zonename","a"]},{"eq":["execname","b"]}]}`, nil, []string{"INVALID_PREDICATE predicate"}},
+		"zone and program":       {"syscall.syscalls", `{"and":[{"or":[{"eq":["zonename","a"]},{"eq":["zonename","b"]}]},{"eq":["execname","b"]}]}`, nil, nil},
+		"zone or mode, counted":  {"cpu.usage", `{"or":[{"eq":["zonename","a"]},{"eq":["cpumode","user"]}]}`, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := measure.ParsePredicate([]byte(c.predicate))
+			require.NoError(t, err)
+			_, err = w.Create(t.Context(), it.Operator(), counter(func(w *in.CreateInput) {
+				w.Owner, w.Metric, w.Predicate, w.Decompositions = &alice, c.metric, p, c.by
+				if c.metric == "cpu.thread_samples" {
+					w.Owner, w.Scope = nil, in.Scope{EveryHost: true}
+				}
+			}))
+			if c.want == nil {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, c.want, mistakes(t, err))
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,8 @@ func (e *PredicateError) Error() string {
 type FieldType struct {
 	Numeric bool
 	Uint    bool     // a discrete field whose values are decimal numbers, such as pid
+	Address bool     // a discrete field whose values are IP addresses
+	Stack   bool     // a discrete field that nothing can compare
 	Values  []string // the closed set of a discrete field's values; empty: open
 }
 
@@ -184,12 +187,22 @@ func (p Predicate) checkLeaf(lookup func(string) (FieldType, bool)) (PredicateCo
 		return TypeMismatch, "operator " + string(p.Op) + " needs a numeric field, and " + p.Field + " is discrete"
 	case p.Value.isN:
 		return TypeMismatch, "field " + p.Field + " is discrete and needs a string: " + strconv.Quote(p.Value.String())
+	case t.Stack:
+		return TypeMismatch, "field " + p.Field + " is a stack, which cannot be compared"
+	case t.Address && !isAddress(p.Value.str):
+		return TypeMismatch, "field " + p.Field + " is an IP address, not " + p.Value.String()
 	case len(t.Values) > 0 && !slices.Contains(t.Values, p.Value.str):
 		return TypeMismatch, "field " + p.Field + " is never " + p.Value.String() + "; it is one of " + strings.Join(t.Values, ", ")
 	case t.Uint && !isCanonicalUint(p.Value.str):
 		return TypeMismatch, "field " + p.Field + " is a decimal number in a string, not " + p.Value.String()
 	}
 	return "", ""
+}
+
+// isAddress reports whether s is an IP address, which any of its forms stands for.
+func isAddress(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	return err == nil && ip.Zone() == ""
 }
 
 // isCanonicalUint reports whether s is an unsigned 64-bit number as strconv writes it.

@@ -20,16 +20,16 @@ import (
 
 type agentCmd struct {
 	logging
-	hostPolicyFlags
-	Server    []string `default:"http://127.0.0.1:8080" help:"An API's address. Again: others to try." placeholder:"URL"`
-	Host      string   `help:"This host's uuid. Without: the one kept in the data directory, else one made from the machine's id." placeholder:"UUID"`
-	DataDir   string   `default:"${data_dir}/agent" type:"path" help:"Keeps the credential, the last assignment, definitions and spools."`
-	JoinToken string   `help:"One-time token of \"iapi join\"; needed once, until the agent has its own." placeholder:"TOKEN"`
-	TLSCert   string   `type:"existingfile" help:"Certificate that says who this host is, for mutual TLS." placeholder:"FILE"`
-	TLSKey    string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
-	TLSCA     string   `type:"existingfile" help:"Authorities that the API's certificate must come from." placeholder:"FILE"`
-	Zones     string   `type:"existingfile" help:"Zones that this host has beside those that are found: {\"UUID\":{\"cgroup\":\"/PATH\",\"owner\":\"UUID\"}}." placeholder:"FILE"`
-	ZoneUnit  []string `help:"Services of systemd that are zones: a pattern such as postgresql@*.service. Again: others." placeholder:"PATTERN"`
+	hostPolicyFlags `kong:"set='trusting=Run only definitions that one of these public keys (Ed25519, PEM) has signed, beside those that come with the agent. Without: all that the API serves.'"`
+	Server          []string `default:"http://127.0.0.1:8080" help:"An API's address. Again: others to try." placeholder:"URL"`
+	Host            string   `help:"This host's uuid. Without: the one kept in the data directory, else one made from the machine's id." placeholder:"UUID"`
+	DataDir         string   `default:"${data_dir}/agent" type:"path" help:"Keeps the credential, the last assignment, definitions and spools."`
+	JoinToken       string   `help:"One-time token of \"iapi join\"; needed once, until the agent has its own." placeholder:"TOKEN"`
+	TLSCert         string   `type:"existingfile" help:"Certificate that says who this host is, for mutual TLS." placeholder:"FILE"`
+	TLSKey          string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
+	TLSCA           string   `type:"existingfile" help:"Authorities that the API's certificate must come from." placeholder:"FILE"`
+	Zones           string   `type:"existingfile" help:"Zones that this host has beside those that are found: {\"UUID\":{\"cgroup\":\"/PATH\",\"owner\":\"UUID\"}}." placeholder:"FILE"`
+	ZoneUnit        []string `help:"Services of systemd that are zones: a pattern such as postgresql@*.service. Again: others." placeholder:"PATTERN"`
 }
 
 func (c agentCmd) Run(ctx context.Context, s streams) error {
@@ -72,6 +72,7 @@ func (c agentCmd) Run(ctx context.Context, s streams) error {
 	log.Info("the agent is running", "host", host, "servers", strings.Join(c.Server, " "))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return zones.Run(ctx) })
+	g.Go(func() error { return settle(ctx) })
 	g.Go(func() error { return pruneSpools(ctx, c.DataDir, log) })
 	g.Go(func() error { return a.Run(ctx) })
 	return g.Wait()

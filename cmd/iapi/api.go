@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"iapi/catalog"
 	"iapi/delivery"
 	"iapi/graph"
 	"iapi/graph/ratelimit"
@@ -33,16 +34,17 @@ type apiCmd struct {
 	inventoryFlags
 	policyFlags `kong:"set='allow_private=false',set='default_target=Without: such a create is refused.'"`
 	trafficFlags
-	Listen   string   `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
-	DataDir  string   `default:"${data_dir}" type:"path" help:"Keeps the operators' token."`
-	TLSCert  string   `type:"existingfile" help:"Serve TLS with this certificate." placeholder:"FILE"`
-	TLSKey   string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
-	ClientCA string   `type:"existingfile" help:"Agents may come with a certificate from these authorities that names their host as urn:uuid:…" placeholder:"FILE"`
-	JWTKeys  string   `name:"jwt-keys" type:"existingfile" help:"Believe tokens signed by the keys of this JWK Set." placeholder:"FILE"`
-	Issuer   string   `help:"Believe tokens of this issuer; without --jwt-keys an OIDC one, whose keys are fetched." placeholder:"URL"`
-	Audience string   `default:"iapi" help:"The audience that tokens must name."`
-	Origin   []string `help:"A web page from here may use the API. Again: others too." placeholder:"URL"`
-	Drain    period   `default:"10s" help:"On a stop, spread the return of the agents over this time."`
+	trustFlags `kong:"set='trusting=Publish only definitions that one of these public keys (Ed25519, PEM) has signed. Without: all that operators publish.'"`
+	Listen     string   `default:"127.0.0.1:8080" help:"Serve here." placeholder:"ADDR"`
+	DataDir    string   `default:"${data_dir}" type:"path" help:"Keeps the operators' token, and the last good bundle."`
+	TLSCert    string   `type:"existingfile" help:"Serve TLS with this certificate." placeholder:"FILE"`
+	TLSKey     string   `type:"existingfile" help:"Its key." placeholder:"FILE"`
+	ClientCA   string   `type:"existingfile" help:"Agents may come with a certificate from these authorities that names their host as urn:uuid:…" placeholder:"FILE"`
+	JWTKeys    string   `name:"jwt-keys" type:"existingfile" help:"Believe tokens signed by the keys of this JWK Set." placeholder:"FILE"`
+	Issuer     string   `help:"Believe tokens of this issuer; without --jwt-keys an OIDC one, whose keys are fetched." placeholder:"URL"`
+	Audience   string   `default:"iapi" help:"The audience that tokens must name."`
+	Origin     []string `help:"A web page from here may use the API. Again: others too." placeholder:"URL"`
+	Drain      period   `default:"10s" help:"On a stop, spread the return of the agents over this time."`
 }
 
 func (c apiCmd) Run(ctx context.Context, s streams) error {
@@ -62,7 +64,7 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	st, err := c.open(ctx, log)
+	st, err := c.open(ctx, c.AuditEntries, log)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,11 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	published, err := openPublications(ctx, st, log)
+	own, keys, err := c.catalog(c.DataDir, log)
+	if err != nil {
+		return err
+	}
+	published, err := openPublications(ctx, st, own, log)
 	if err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (c apiCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	part := apiPart{
-		store: st, published: published, policy: policy, previewer: previewer,
+		store: st, published: published, keys: keys, policy: policy, previewer: previewer,
 		authenticator: identity.Chain(log, authenticators...), drain: time.Duration(c.Drain), origins: c.Origin, log: log,
 		registry: registry,
 	}
@@ -166,6 +172,7 @@ func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, 
 type apiPart struct {
 	store         *store.Store
 	published     publications
+	keys          catalog.Keys // that published definitions must be signed with; nil: they need not be
 	policy        instrumentation.Policy
 	previewer     instrumentation.Previewer
 	authenticator identity.Authenticator
@@ -181,7 +188,7 @@ type apiPart struct {
 // run serves until ctx ends. others are served beside it, on the same listener.
 func (p apiPart) run(ctx context.Context, l net.Listener, others map[string]http.Handler) error {
 	api, err := wiring.New(ctx, wiring.Options{
-		Store: p.store, Previewer: p.previewer, Catalog: p.published, Publisher: p.published, Policy: p.policy, Logger: p.log,
+		Store: p.store, Previewer: p.previewer, Catalog: p.published, Publisher: p.published, TrustedKeys: p.keys, Policy: p.policy, Logger: p.log,
 	}, func(door *graph.Options) {
 		door.Authenticator, door.Limiter, door.Admission = p.authenticator, p.limiter, p.admission
 		door.Dev, door.Origins, door.Registry = p.dev, p.origins, p.registry

@@ -24,7 +24,7 @@ import (
 type applyCmd struct {
 	clientFlags
 	File   string `short:"f" required:"" help:"The file; - for standard input." placeholder:"FILE"`
-	DryRun bool   `help:"Only show the difference."`
+	DryRun bool   `help:"Only show the difference, and what the API would refuse."`
 	Yes    bool   `short:"y" help:"Do not ask before instrumentations are replaced."`
 }
 
@@ -45,7 +45,8 @@ func (applyCmd) Help() string {
       ttl: 24h
 
 Applying it again changes nothing. What cannot change in place (metric, where, by) is deleted and created anew, after asking.
-What the file does not name is left alone. A ttl counts from when an instrumentation is created or changed.
+What the file does not name is left alone. A ttl counts from when an instrumentation is created or changed. Applies of the
+same caller at the same time make one of each name.
 
   iapi apply -f instrumentations.yaml --dry-run
   iapi apply -f instrumentations.yaml
@@ -80,8 +81,8 @@ type step struct {
 	Result string   `json:"result,omitempty"` // as the summary counts it; empty: only planned
 	Error  string   `json:"error,omitempty"`  // why it was not done
 
+	wish           wish
 	create, update map[string]any
-	revision       int // of the one that stands
 }
 
 func (c applyCmd) Run(ctx context.Context, s streams) error {
@@ -103,20 +104,13 @@ func (c applyCmd) Run(ctx context.Context, s streams) error {
 			}
 		}
 	}
-	if !c.DryRun {
-		if err := c.confirm(s, steps); err != nil {
-			return err
-		}
-		return c.perform(ctx, s, cl, steps)
+	if c.DryRun {
+		return c.rehearse(ctx, s, cl, steps)
 	}
-	return c.print(s.out, steps, func(w io.Writer) {
-		count := make(map[string]int)
-		for _, st := range steps {
-			count[st.Action]++
-		}
-		fmt.Fprintf(w, "%d to create, %d to update, %d to replace, %d as they should be: nothing was changed\n",
-			count["create"], count["update"], count["replace"], count["none"])
-	})
+	if err := c.confirm(s, steps); err != nil {
+		return err
+	}
+	return c.perform(ctx, s, cl, steps)
 }
 
 func (c applyCmd) confirm(s streams, steps []step) error {
@@ -179,8 +173,51 @@ func parseManifest(raw []byte) ([]wish, error) {
 		default:
 			seen[key] = true
 		}
+		if err := w.jsonable(); err != nil {
+			return nil, usageError("instrumentations[%d] (%s): %w", i, w.Name, err)
+		}
 	}
 	return m.Instrumentations, nil
+}
+
+// jsonable refuses what JSON, in which it is sent, cannot say.
+func (w *wish) jsonable() error {
+	if _, err := json.Marshal(w.Scope); err != nil {
+		return fmt.Errorf("scope: %w", err)
+	}
+	if w.Where.IsZero() {
+		return nil
+	}
+	var where any
+	if err := w.Where.Decode(&where); err != nil {
+		return fmt.Errorf("where: %w", err)
+	}
+	if err := finite(&w.Where); err != nil {
+		return fmt.Errorf("where: %w", err)
+	}
+	if _, err := json.Marshal(where); err != nil {
+		return fmt.Errorf("where: %w", err)
+	}
+	return nil
+}
+
+// notFinite are the ways to write what is no number: YAML's own and everybody else's, which YAML takes for a text.
+var notFinite = regexp.MustCompile(`(?i)^[-+]?\.?(nan|inf|infinity)$`)
+
+// finite refuses what looks like a number and is none, as the JSON form does. A text stands in quotes.
+func finite(n *yaml.Node) error {
+	if n.Kind == yaml.AliasNode {
+		return finite(n.Alias)
+	}
+	if n.Kind == yaml.ScalarNode && notFinite.MatchString(n.Value) && (n.Style == 0 || n.ShortTag() == "!!float") {
+		return fmt.Errorf("line %d: %s is no number to compare with; a text stands in quotes", n.Line, n.Value)
+	}
+	for _, child := range n.Content {
+		if err := finite(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plan compares each wish with what stands.
@@ -201,12 +238,12 @@ func plan(ctx context.Context, cl *client, wishes []wish) ([]step, error) {
 				return nil, err
 			}
 		}
-		st := step{Name: w.Name, Owner: w.Owner, Action: "create", create: create}
+		st := step{Name: w.Name, Owner: w.Owner, Action: "create", wish: w, create: create}
 		switch found := owners[w.Owner][w.Name]; len(found) {
 		case 0:
 			st.Diff = w.lines()
 		case 1:
-			st.ID, st.revision = found[0].ID, found[0].Revision
+			st.ID = found[0].ID
 			st.compare(w, found[0])
 		default:
 			return nil, &exitError{code: exitFailed, err: fmt.Errorf("there are two instrumentations named %q (%s and %s); rename or delete one",
@@ -264,11 +301,7 @@ func (w wish) createInput() (map[string]any, error) {
 		}
 	}
 	if !w.Where.IsZero() {
-		var where any
-		if err := w.Where.Decode(&where); err != nil {
-			return nil, usageError("%s: where: %w", w.Name, err)
-		}
-		c.Where = canonicalJSON(where)
+		c.Where = w.where()
 	}
 	for _, key := range sortedKeys(w.Tags) {
 		c.Tag = append(c.Tag, key+"="+w.Tags[key])

@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,25 +57,159 @@ func TestApplyOfABoundCallerMeansItsOwnAccount(t *testing.T) {
 	require.Contains(t, out, "1 unchanged")
 }
 
-func TestCreatesOfTheSameApplyHaveTheSameKey(t *testing.T) {
-	var keys []string
-	answers := []string{made("i-1", "web-cpu"), made("i-1", "web-cpu"), notMade("NOT_FOUND", "idempotencyKey"), made("i-2", "web-cpu")}
-	server := answer{
-		"List": func(map[string]any) string { return listed() },
+// keeper is an API that keeps what it makes, by name and key.
+type keeper struct {
+	mu      sync.Mutex
+	lists   int
+	planned chan struct{}
+	metrics map[string]string // of what stands, by id
+	keys    map[string]kept
+}
+
+type kept struct{ id, metric string }
+
+// begin forgets what stands, but not the keys.
+func (k *keeper) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lists, k.planned, k.metrics = 0, make(chan struct{}), make(map[string]string)
+}
+
+// serve answers as the API does. Nobody is answered a list before so many have asked for it, so that all have the same plan.
+func (k *keeper) serve(together int) answer {
+	k.keys = make(map[string]kept)
+	return answer{
+		"List": func(map[string]any) string {
+			k.mu.Lock()
+			var nodes []string
+			for id, metric := range k.metrics {
+				nodes = append(nodes, strings.NewReplacer("i-1", id, "cpu.usage", metric).Replace(standing))
+			}
+			if k.lists++; k.lists == together {
+				close(k.planned)
+			}
+			planned := k.planned
+			k.mu.Unlock()
+			<-planned
+			return listed(nodes...)
+		},
 		"Create": func(v map[string]any) string {
-			keys = append(keys, v["input"].(map[string]any)["idempotencyKey"].(string))
-			return answers[len(keys)-1]
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			in := v["input"].(map[string]any)
+			key, metric := in["idempotencyKey"].(string), in["metric"].(string)
+			was, used := k.keys[key]
+			_, stands := k.metrics[was.id]
+			switch {
+			case !used:
+				was = kept{fmt.Sprint("i-", len(k.keys)), metric}
+				k.keys[key], k.metrics[was.id] = was, metric
+			case was.metric != metric:
+				return notMade("IDEMPOTENCY_CONFLICT", "idempotencyKey")
+			case !stands:
+				return notMade("NOT_FOUND", "idempotencyKey")
+			}
+			return made(was.id, "web-cpu")
 		},
 	}
-	for range 3 {
-		code, out, errs := applyTo(t, server, manifestText)
-		require.Zero(t, code, errs)
-		require.Contains(t, out, "created web-cpu\n1 created\n")
+}
+
+func TestAppliesAtTheSameTimeMakeOneOfAName(t *testing.T) {
+	const n = 6
+	manifest := func(metric string) string {
+		return "instrumentations: [{name: web-cpu, metric: " + metric + ", by: [cpumode], scope: {everyHost: true}, granularity: 10s, tags: {team: core}}]"
 	}
-	require.Len(t, keys, 4)
-	require.Equal(t, keys[0], keys[1])
-	require.Equal(t, keys[0], keys[2])
-	require.NotEqual(t, keys[0], keys[3], "what the key made is deleted")
+	for name, metric := range map[string]func(i int) string{
+		"the same":  func(int) string { return "cpu.usage" },
+		"different": func(i int) string { return []string{"cpu.usage", "nic.bytes"}[i%2] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &keeper{}
+			server := k.serve(n)
+			url := server.serve(t)
+			for deleted := range 3 { // what a key made is gone, and the next one's too
+				k.begin()
+				codes := make([]int, n)
+				var running sync.WaitGroup
+				for i := range n {
+					running.Go(func() {
+						codes[i], _, _ = runCLI(t, manifest(metric(i)), "apply", "-f", "-", "--yes", "--server", url, "--data-dir", t.TempDir(), "--timeout", "20s")
+					})
+				}
+				running.Wait()
+				require.Len(t, k.metrics, 1, "after %d were deleted", deleted)
+				done := 0
+				for i, code := range codes {
+					require.Contains(t, []int{0, exitFailed}, code)
+					if code == 0 {
+						done++
+						require.Equal(t, metric(i), slices.Collect(maps.Values(k.metrics))[0])
+					}
+				}
+				if name == "the same" {
+					require.Equal(t, n, done)
+				} else {
+					require.Equal(t, n/2, done, "the others are told")
+				}
+			}
+		})
+	}
+}
+
+func TestADryRunHasTheAPICheckEveryStep(t *testing.T) {
+	var checked []string
+	server := answer{ // a mutation would be an unexpected operation
+		"List": func(map[string]any) string { return listed(standing) },
+		"CheckCreate": func(v map[string]any) string {
+			name := v["input"].(map[string]any)["name"].(string)
+			checked = append(checked, "create "+name)
+			if name == "good" {
+				return `{"data":{"checkCreate":[]}}`
+			}
+			return `{"data":{"checkCreate":[{"message":"there is no such metric","path":["input","metric"],"code":"UNKNOWN_METRIC"}]}}`
+		},
+		"CheckUpdate": func(v map[string]any) string {
+			checked = append(checked, fmt.Sprint("update ", v["input"].(map[string]any)["id"]))
+			return `{"data":{"checkUpdate":[{"message":"too long","path":["input","ttlSeconds"],"code":"TTL_EXCEEDED"}]}}`
+		},
+	}
+	manifest := strings.Replace(manifestText, "granularity: 10s", "granularity: 20s", 1)
+	more := `
+  - {name: good, metric: m, scope: {everyHost: true}}
+  - {name: bad, metric: n, scope: {everyHost: true}}`
+	dryRun := func(manifest string) (int, string, string) {
+		return runCLI(t, manifest, "apply", "-f", "-", "--dry-run", "--server", server.serve(t), "--data-dir", t.TempDir(), "--timeout", "5s")
+	}
+	code, out, errs := dryRun(strings.TrimRight(manifest, " \n") + more)
+	require.Equal(t, exitFailed, code)
+	require.Equal(t, []string{"update i-1", "create good", "create bad"}, checked)
+	require.Equal(t, "iapi: update web-cpu: ttl: too long (TTL_EXCEEDED)\niapi: create bad: metric: there is no such metric (UNKNOWN_METRIC)\niapi: 2 would be refused\n", errs)
+	require.Contains(t, out, "2 to create, 1 to update, 0 to replace, 0 as they should be: nothing was changed\n")
+
+	code, _, errs = dryRun(manifestText)
+	require.Zero(t, code, errs)
+	require.Len(t, checked, 3, "what is as it should be is not checked")
+}
+
+func TestWhatIsNoNumberIsRefusedInAManifest(t *testing.T) {
+	manifest := func(where, in string) string {
+		return "instrumentations: [{name: a, metric: m, where: " + where + ", scope: {vmTag: {key: k, in: " + in + "}}}]"
+	}
+	for _, text := range []string{"NaN", "nan", ".nan", ".NaN", ".inf", "-.inf", "+.Inf", "Infinity", "-Infinity", "inf", "!!float .nan", "!!float '.inf'"} {
+		for _, where := range []string{`{gt: [latency, ` + text + `]}`, `{and: [{eq: [execname, &x ` + text + `]}, {eq: [execname, *x]}]}`} {
+			_, err := parseManifest([]byte(manifest(where, "[x]")))
+			require.ErrorContains(t, err, "instrumentations[0] (a): where: line 1: ", where)
+			require.ErrorContains(t, err, "is no number to compare with; a text stands in quotes")
+		}
+	}
+	for _, text := range []string{`"NaN"`, `'.inf'`, "5", "-1", "1e9", "Nancy", "inform", ".", "!!str NaN"} {
+		_, err := parseManifest([]byte(manifest(`{eq: [execname, `+text+`]}`, "[NaN]")))
+		require.NoError(t, err, text)
+	}
+	_, err := parseManifest([]byte(manifest(`{eq: [execname, x]}`, "[.nan]")))
+	require.ErrorContains(t, err, "instrumentations[0] (a): scope: ")
+	_, err = parseManifest([]byte("instrumentations: [{name: a, metric: m, scope: {everyHost: true}, where: &a [*a]}]"))
+	require.ErrorContains(t, err, "where: ")
 }
 
 func TestApplyGoesOnAfterARefusal(t *testing.T) {

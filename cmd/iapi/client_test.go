@@ -33,7 +33,7 @@ func TestDocumentsAreValidAgainstTheSchema(t *testing.T) {
 	schema, err := gqlparser.LoadSchema(&ast.Source{Name: "schema.graphql", Input: string(text)})
 	require.NoError(t, err)
 	for name, document := range map[string]string{
-		"metrics": metricsDocument, "publish": publishDocument, "retire": retireDocument, "create": createDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
+		"metrics": metricsDocument, "publish": publishDocument, "retire": retireDocument, "create": createDocument, "check create": checkCreateDocument, "check update": checkUpdateDocument, "update": updateDocument, "list": listDocument, "get": getDocument,
 		"preview": previewDocument, "refresh": refreshDocument, "refreshAll": refreshAllDocument, "delete": deleteDocument,
 		"explain": explainDocument, "clone": cloneDocument, "pause": pauseDocument, "resume": resumeDocument, "count": countDocument,
 		"placed vms": placedVMsDocument, "placed hosts": placedHostsDocument, "delete all": deleteAllDocument, "limits": limitsDocument,

@@ -31,13 +31,13 @@ import (
 
 type devCmd struct {
 	logging
-	hostPolicyFlags
-	policyFlags `kong:"set='allow_private=true',set='default_target=Without: to the Data API of this process.'"`
-	Listen      string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
-	DataDir     string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
-	Fleet       string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
-	Host        string `help:"The host of the fleet that this machine's agent stands for; without: the first." placeholder:"UUID"`
-	Redis       string `help:"Use this store instead of the embedded one." placeholder:"URL"`
+	hostPolicyFlags `kong:"set='trusting=Publish and run only definitions that one of these public keys (Ed25519, PEM) has signed, beside those that come with the program. Without: all that operators publish.'"`
+	policyFlags     `kong:"set='allow_private=true',set='default_target=Without: to the Data API of this process.'"`
+	Listen          string `default:"127.0.0.1:8080" help:"Serve the API, the explorer and the Data API here." placeholder:"ADDR"`
+	DataDir         string `default:"${data_dir}" type:"path" help:"Keeps the store, tokens and the agent's files."`
+	Fleet           string `help:"Serve the VMs and hosts of this JSON file instead of this machine. The agent then stands for one of its hosts." placeholder:"FILE"`
+	Host            string `help:"The host of the fleet that this machine's agent stands for; without: the first." placeholder:"UUID"`
+	Redis           string `help:"Use this store instead of the embedded one." placeholder:"URL"`
 }
 
 // Help is what "iapi dev --help" adds.
@@ -92,9 +92,11 @@ func (c devCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	if c.Redis != "" {
-		p.store, err = redisFlags{c.Redis}.open(ctx, log)
+		p.store, err = redisFlags{c.Redis}.open(ctx, c.AuditEntries, log)
 	} else {
-		p.store, err = store.Open(ctx, store.Options{Logger: log, Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}})
+		p.store, err = store.Open(ctx, store.Options{
+			Embedded: &store.Embedded{Dir: filepath.Join(c.DataDir, "store")}, AuditEntries: int(c.AuditEntries), Logger: log,
+		})
 	}
 	if err != nil {
 		return err
@@ -191,7 +193,11 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	published, err := openPublications(ctx, p.store, p.log)
+	own, keys, err := p.cmd.catalog(p.cmd.DataDir, p.log)
+	if err != nil {
+		return err
+	}
+	published, err := openPublications(ctx, p.store, own, p.log)
 	if err != nil {
 		return err
 	}
@@ -208,7 +214,7 @@ func (p *devParts) run(ctx context.Context, l net.Listener) error {
 		p.log.Warn("others can reach this listener, so the token in the data directory is needed", "listen", l.Addr())
 	}
 	api := apiPart{
-		store: p.store, published: published, policy: p.policyAt(base), previewer: w,
+		store: p.store, published: published, keys: keys, policy: p.policyAt(base), previewer: w,
 		authenticator: identity.Chain(p.log, authenticators...), drain: time.Second, dev: true, log: p.log, registry: registry,
 	}
 

@@ -96,6 +96,10 @@ fragment fields on Instrumentation {
 
 	refreshAllDocument = `mutation RefreshAll { refreshAll { accepted userErrors { message path code } } }`
 
+	checkCreateDocument = `query CheckCreate($input: CreateInstrumentationInput!) { checkCreate(input: $input) { message path code } }`
+
+	checkUpdateDocument = `query CheckUpdate($input: UpdateInstrumentationInput!) { checkUpdate(input: $input) { message path code } }`
+
 	deleteDocument = `mutation Delete($input: InstrumentationIdInput!) {
   deleteInstrumentation(input: $input) { deletedId userErrors { message path code } }
 }`

@@ -36,6 +36,8 @@ type policyFlags struct {
 
 	MaxDecompositions count `default:"4" group:"limits" help:"Discrete fields to break down by; one numeric field may come beside them."`
 
+	AuditEntries count `default:"100000" group:"limits" help:"Entries of the audit log that are kept at least. Each is also a line of the API's log, where it stays when it has left."`
+
 	MaxGranularity  seconds `default:"1h" group:"limits" help:"The longest interval of an instrumentation, as a time of whole seconds."`
 	TracingTTL      seconds `name:"tracing-ttl" default:"1h" group:"limits" help:"How long tracing lives that asks for no time to live."`
 	MaxTracingTTL   seconds `name:"max-tracing-ttl" default:"24h" group:"limits" help:"How long tracing may live, where its metric sets no shorter time."`

@@ -20,6 +20,7 @@ type metricsCmd struct {
 	Show    metricsShowCmd    `cmd:"" default:"withargs" help:"List what can be measured, or show one metric with its fields. The default: \"iapi metrics cpu.usage\" will do."`
 	Lint    metricsLintCmd    `cmd:"" help:"Check definitions in files; asks no server."`
 	Publish metricsPublishCmd `cmd:"" help:"Make a definition the one of its metric, in the running fleet (operators)."`
+	Bundle  metricsBundleCmd  `cmd:"" help:"Sign definitions as one set, for --bundle; asks no server."`
 	Retire  metricsRetireCmd  `cmd:"" help:"Let nothing new measure a metric (operators)."`
 }
 
@@ -34,7 +35,7 @@ type metricsShowCmd struct {
 	Name      string `arg:"" optional:"" help:"Show this metric with its fields."`
 	Module    string `help:"Only this module, for example disk."`
 	Collector string `enum:",kstat,procfs,zfs,dtrace" default:"" help:"Only metrics that this collector can give: kstat, procfs, zfs or dtrace."`
-	Missing   bool   `help:"Instead: the metrics of Cloud Analytics 1.0 that do not come with this program, or that this machine cannot collect, and why; asks no server."`
+	Missing   bool   `help:"Instead: the metrics of Cloud Analytics 1.0 and their fields that do not come with this program, or that this machine cannot collect, and why; asks no server."`
 }
 
 type metricView struct {
@@ -117,12 +118,19 @@ func (c metricsShowCmd) missing(ctx context.Context, s streams) error {
 	_, untraced := tracer.Ready(ctx)
 	missing := own.Missing(measuring.New(measuring.Options{Tracer: tracer}).Platform(ctx))
 	return c.print(s.out, missing, func(w io.Writer) {
-		t := newTable(w, "METRIC", "WHAT", "WHY NOT")
+		t := newTable(w, "METRIC", "FIELDS", "WHAT", "WHY NOT")
+		whole := 0
 		for _, m := range missing {
-			t.row(m.Name, m.Label, m.Why)
+			fields := "all"
+			if m.Fields != nil {
+				fields = strings.Join(m.Fields, " ")
+			} else {
+				whole++
+			}
+			t.row(m.Name, fields, m.Label, m.Why)
 		}
 		t.flush()
-		fmt.Fprintf(w, "\n%d of the %d metrics of Cloud Analytics 1.0.\n", len(missing), len(catalog.CA1()))
+		fmt.Fprintf(w, "\n%d of the %d metrics of Cloud Analytics 1.0.\n", whole, len(catalog.CA1()))
 		if untraced != nil {
 			fmt.Fprintf(w, "\nNothing can be traced here: %s.\n", untraced.Message)
 		}
@@ -170,13 +178,9 @@ func (c metricsPublishCmd) Run(ctx context.Context, s streams) error {
 	}
 	input := map[string]any{"document": string(document)}
 	if c.Key != "" {
-		text, err := os.ReadFile(c.Key)
+		key, err := privateKey(c.Key)
 		if err != nil {
-			return usageError("--key: %w", err)
-		}
-		key, err := catalog.ParsePrivateKey(text)
-		if err != nil {
-			return usageError("--key: %w", err)
+			return err
 		}
 		signed := catalog.Sign(document, key)
 		input["signature"], input["keyId"] = base64.StdEncoding.EncodeToString(signed.Signature), signed.KeyID
@@ -226,6 +230,5 @@ func (c metricsRetireCmd) Run(ctx context.Context, s streams) error {
 	if err := refusal(data.Result.UserErrors); err != nil {
 		return err
 	}
-	fmt.Fprintln(s.out, c.Name)
-	return nil
+	return c.print(s.out, map[string]string{"retired": c.Name}, func(w io.Writer) { fmt.Fprintln(w, c.Name) })
 }

@@ -17,6 +17,7 @@ import (
 
 	"iapi/agent"
 	"iapi/agent/session"
+	"iapi/catalog"
 	measuring "iapi/collectors"
 	"iapi/collectors/dtrace"
 	"iapi/collectors/zone"
@@ -54,8 +55,9 @@ type redisFlags struct {
 	Redis string `required:"" help:"The store: redis://host:port/db, rediss:// with TLS, several hosts separated by commas for a Cluster, redis+sentinel://host:port,…/master for Sentinel. It should keep an append-only file and must not evict." placeholder:"URL"`
 }
 
-func (f redisFlags) open(ctx context.Context, log *slog.Logger) (*store.Store, error) {
-	st, err := store.Open(ctx, store.Options{URL: f.Redis, Logger: log})
+// open opens the store. audit is how many entries its audit log keeps, 0 where none are added.
+func (f redisFlags) open(ctx context.Context, audit count, log *slog.Logger) (*store.Store, error) {
+	st, err := store.Open(ctx, store.Options{URL: f.Redis, AuditEntries: int(audit), Logger: log})
 	switch {
 	case errors.Is(err, instrumentation.ErrNotReady):
 		return nil, &exitError{code: exitUnreachable, err: fmt.Errorf("--redis: %w", err)}
@@ -107,6 +109,10 @@ func newAgent(ctx context.Context, p agentParts, s *session.Session) (*hostAgent
 		return nil, err
 	}
 	keys, err := p.policy.keys()
+	var own *catalog.Catalog // without keys an agent trusts all, and needs none of its own
+	if keys != nil && err == nil {
+		own, _, err = p.policy.catalog(p.dir, p.log)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +127,7 @@ func newAgent(ctx context.Context, p agentParts, s *session.Session) (*hostAgent
 	}
 	a, err := agent.New(agent.Options{
 		Host: p.host, Version: version(), Session: s, Collectors: registry, Dir: p.dir, Logger: p.log,
-		Capabilities: registry.Collectors(ctx), TrustedKeys: keys,
+		Capabilities: registry.Collectors(ctx), TrustedKeys: keys, Catalog: own,
 		OpenTarget: func(instrumentation string, t measure.Target) (agent.Queue, error) {
 			return targets.Open(t, targets.Options{Dir: spool, Name: instrumentation, HostID: p.host, Hostname: hostname,
 				Version: version(), Logger: p.log.With("instrumentation", instrumentation)})

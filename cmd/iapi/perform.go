@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/google/uuid"
 )
 
 // standingOf lists what an owner has under some names. No owner means what it means for a create: the operators' own, and
@@ -118,26 +116,101 @@ func (st *step) do(ctx context.Context, cl *client) error {
 	return nil
 }
 
-// make creates the instrumentation with a key that every apply of the same has, so that those at the same time make one.
-// Where what the key made is gone since, or is not it any more, a fresh key makes it again.
+// make creates the instrumentation with a key that stands for its owner, its name and what it replaces, so that applies of
+// one caller at the same time make one. Where what a key made is gone, or is not it any more, all of them go on to the same
+// next key, which again makes one. Applies of different callers, for whom the API remembers keys apart, and creates that
+// are none of apply's, can still make another of the name: the API has no rule against it, and the next plan names both.
 func (st *step) make(ctx context.Context, cl *client) (string, error) {
-	var made mutated
-	create := func(key string) error {
-		st.create["idempotencyKey"] = key
-		return cl.one(ctx, createDocument, map[string]any{"input": st.create}, &made)
+	const most = 1000 // times that what a key made is gone, within the 24 hours that the API remembers it
+	for n := range most {
+		var made mutated
+		st.create["idempotencyKey"] = st.key(n)
+		err := cl.one(ctx, createDocument, map[string]any{"input": st.create}, &made)
+		var refused *refusedError
+		switch {
+		case err == nil && made.Instrumentation.live() && made.Instrumentation.name() == st.Name:
+			return made.Instrumentation.ID, nil
+		case err == nil: // it was deleted, has expired or has another name
+		case !errors.As(err, &refused):
+			return "", err
+		case refused.has("NOT_FOUND", "idempotencyKey"): // it was deleted
+		case refused.has("IDEMPOTENCY_CONFLICT", "idempotencyKey"): // it was something else
+			if other, err := st.made(ctx, cl); other != "" || err != nil {
+				return other, err
+			}
+		default:
+			return "", err
+		}
 	}
-	err := create(st.key())
-	var refused *refusedError
-	gone := errors.As(err, &refused) && refused.has("NOT_FOUND", "idempotencyKey")
-	other := err == nil && (!made.Instrumentation.live() || made.Instrumentation.name() != st.Name)
-	if gone || other {
-		err = create("apply-" + uuid.NewString())
-	}
-	return made.Instrumentation.ID, err
+	return "", fmt.Errorf("it was made and deleted %d times within a day", most)
 }
 
-func (st *step) key() string {
-	delete(st.create, "idempotencyKey")
-	sum := sha256.Sum256([]byte(canonicalJSON([]any{st.Owner, st.Name, st.create, st.ID, st.revision})))
+// made finds what another apply has made of the name since the plan, "" for nothing. What is something else is an error.
+func (st *step) made(ctx context.Context, cl *client) (string, error) {
+	standing, err := standingOf(ctx, cl, st.Owner, []string{st.Name})
+	if err != nil {
+		return "", err
+	}
+	for _, other := range standing[st.Name] {
+		if other.ID == st.ID {
+			continue
+		}
+		against := step{create: st.create}
+		if against.compare(st.wish, other); against.Action != "none" {
+			return "", fmt.Errorf("another apply has made %s of this name meanwhile, which is something else; apply again to see the difference", other.ID)
+		}
+		return other.ID, nil
+	}
+	return "", nil
+}
+
+// key is the nth that a create of the step may have.
+func (st *step) key(n int) string {
+	sum := sha256.Sum256([]byte(canonicalJSON([]any{st.Owner, st.Name, st.ID, n})))
 	return "apply-" + hex.EncodeToString(sum[:])
+}
+
+// rehearse has the API check every step, and changes nothing.
+func (c applyCmd) rehearse(ctx context.Context, s streams, cl *client, steps []step) error {
+	count := make(map[string]int)
+	refused := 0
+	for i := range steps {
+		st := &steps[i]
+		count[st.Action]++
+		err := st.check(ctx, cl)
+		var why *refusedError
+		switch {
+		case err == nil:
+		case errors.As(err, &why):
+			refused++
+			st.Error = err.Error()
+			fmt.Fprintf(s.err, "iapi: %s %s: %s\n", st.Action, st.Name, st.Error)
+		default:
+			return err
+		}
+	}
+	err := c.print(s.out, steps, func(w io.Writer) {
+		fmt.Fprintf(w, "%d to create, %d to update, %d to replace, %d as they should be: nothing was changed\n",
+			count["create"], count["update"], count["replace"], count["none"])
+	})
+	if err == nil && refused > 0 {
+		err = &exitError{code: exitFailed, err: fmt.Errorf("%d would be refused", refused)}
+	}
+	return err
+}
+
+// check asks the API for the mistakes in a step.
+func (st *step) check(ctx context.Context, cl *client) error {
+	document, input := checkCreateDocument, st.create
+	switch st.Action {
+	case "none":
+		return nil
+	case "update":
+		document, input = checkUpdateDocument, st.update
+	}
+	var mistakes []userError
+	if err := cl.one(ctx, document, map[string]any{"input": input}, &mistakes); err != nil {
+		return err
+	}
+	return refusal(mistakes)
 }

@@ -39,6 +39,8 @@ type workerCmd struct {
 	redisFlags
 	inventoryFlags
 	workerFlags
+	trustFlags    `kong:"set='trusting=The public keys (Ed25519, PEM) of which one must have signed the bundle.'"`
+	DataDir       string `default:"${data_dir}" type:"path" help:"Keeps the last good bundle."`
 	MetricsListen string `help:"Serve Prometheus metrics and /healthz here; without: nowhere." placeholder:"ADDR"`
 }
 
@@ -53,12 +55,16 @@ func (c workerCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	st, err := c.open(ctx, log)
+	st, err := c.open(ctx, 0, log)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	published, err := openPublications(ctx, st, log)
+	own, _, err := c.catalog(c.DataDir, log)
+	if err != nil {
+		return err
+	}
+	published, err := openPublications(ctx, st, own, log)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,14 @@
 package dtrace
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"iapi/collectors/collect"
 	"iapi/collectors/dtrace/program"
 )
 
@@ -90,6 +94,11 @@ func BenchmarkMetric(b *testing.B) {
 			_ = c.Close() // the test is about its beginning
 		}
 	}()
+	guest, db := newGuest(b), psql(b)
+	file, err := os.Create(filepath.Join(b.TempDir(), "file"))
+	require.NoError(b, err)
+	defer file.Close()
+	block := make([]byte, 4096)
 	getppid := func() { _, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0) }
 	write := func() { _, _ = syscall.Write(int(null.Fd()), []byte{0}) }
 	run := func() { _ = exec.Command("/bin/true").Run() }
@@ -98,11 +107,37 @@ func BenchmarkMetric(b *testing.B) {
 			_ = c.Close()
 		}
 	}
+	spin := func() { // until the next sample
+		for began := time.Now(); time.Since(began) < time.Second/99; {
+		}
+	}
+	thread := func() { // a goroutine that ends while it is locked takes its thread with it
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread()
+		}()
+		<-done
+	}
+	sync := func() {
+		_, err := file.WriteAt(block, 0)
+		require.NoError(b, err)
+		require.NoError(b, file.Sync())
+	}
+	exit := func() { guest.do(1, 1) }
 	for _, c := range []struct {
 		metric, drop string
 		by           []string
 		event        func()
 	}{
+		{"cpu.thread_samples", `{"eq":["execname","nobody"]}`, []string{"execname", "subsecond"}, spin},
+		{"cpu.thread_samples", `{"eq":["execname","nobody"]}`, []string{"execname", "kstack", "ustack"}, spin},
+		{"unix.thr_creates", `{"eq":["execname","nobody"]}`, []string{"execname", "subsecond"}, thread},
+		{"disk.physio_ops", `{"eq":["disk","nobody"]}`, []string{"optype", "latency"}, sync},
+		{"vm.exits", `{"eq":["vcpuid","99"]}`, []string{"vleavereason", "vcpuid"}, exit},
+		{"vm.irqs", `{"eq":["irqvector","99"]}`, []string{"irqvector"}, exit},
+		{"postgres.queries", `{"eq":["pid","1"]}`, []string{"querysubstr", "latency"}, db},
+		{"postgres.queries", `{"eq":["pid","1"]}`, []string{"query", "latency"}, db},
 		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"execname", "syscall"}, getppid},
 		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"execname", "latency"}, getppid},
 		{"syscall.syscalls", `{"eq":["execname","nobody"]}`, []string{"pexecname", "errno", "subsecond"}, getppid},
@@ -117,6 +152,9 @@ func BenchmarkMetric(b *testing.B) {
 		{"tcp.connects", `{"eq":["execname","nobody"]}`, []string{"execname", "latency"}, connect},
 		{"tcp.accepts", `{"eq":["rport","1"]}`, []string{"raddr"}, connect},
 	} {
+		if c.metric[:3] == "vm." && guest == nil || c.event == nil {
+			continue
+		}
 		for _, way := range []struct{ name, predicate string }{{" dropped", c.drop}, {"", `{}`}} {
 			b.Run(fmt.Sprintf("%s by %s%s", c.metric, strings.Join(c.by, " "), way.name), func(b *testing.B) {
 				p := chosen(b, newEngine(b, Options{}), wish(definition(b, c.metric), way.predicate, c.by...)).(*probe)
@@ -124,13 +162,43 @@ func BenchmarkMetric(b *testing.B) {
 				for b.Loop() {
 					c.event()
 				}
-				b.ReportMetric(programTime(b, p).since(began), "bpf-ns/event")
+				ns, runs := programTime(b, p).since(began)
+				b.ReportMetric(ns, "bpf-ns/event")
+				b.ReportMetric(float64(runs), "events")
 			})
 		}
 	}
 }
 
-// programs is what the kernel tells of each program of a probe that is at a tracepoint.
+// psql has a PostgreSQL execute queries, each with its own text; nil where it is not installed.
+func psql(b *testing.B) func() {
+	const bin = "/usr/lib/postgresql/15/bin"
+	if !collect.HasUSDT(bin + "/postgres:postgresql:query__start") {
+		b.Log("PostgreSQL 15 is not installed: its queries are left out")
+		return nil
+	}
+	client := exec.Command(bin+"/psql", "-h", postgres(b, bin), "-U", "postgres", "-qAt", "postgres")
+	in, err := client.StdinPipe()
+	require.NoError(b, err)
+	out, err := client.StdoutPipe()
+	require.NoError(b, err)
+	require.NoError(b, client.Start())
+	b.Cleanup(func() {
+		in.Close()
+		_ = client.Wait() // it has nothing to say any more
+	})
+	lines := bufio.NewScanner(out)
+	n := 0
+	return func() {
+		n++
+		fmt.Fprintf(in, "SELECT %d;\n", n%100)
+		if !lines.Scan() {
+			b.Error("PostgreSQL has not answered")
+		}
+	}
+}
+
+// programs is what the kernel tells of each program of a probe but those of its frame.
 type programs map[uint64]struct{ ns, runs uint64 }
 
 func programTime(b *testing.B, p *probe) programs {
@@ -138,7 +206,7 @@ func programTime(b *testing.B, p *probe) programs {
 	all := programs{}
 	require.NoError(b, eachFD("/proc", p.run.proc.pid, func(text []byte) error {
 		id, isProgram := fdValue(text, "prog_id:")
-		if kind, _ := fdValue(text, "prog_type:"); isProgram && kind == uint64(ebpf.TracePoint) {
+		if isProgram && !ofFrame(b, ebpf.ProgramID(id)) {
 			ns, _ := fdValue(text, "run_time_ns:")
 			runs, _ := fdValue(text, "run_cnt:")
 			all[id] = struct{ ns, runs uint64 }{ns, runs}
@@ -148,12 +216,22 @@ func programTime(b *testing.B, p *probe) programs {
 	return all
 }
 
+// ofFrame reports whether a program is at the beginning, the end or the ticks.
+func ofFrame(b *testing.B, id ebpf.ProgramID) bool {
+	loaded, err := ebpf.NewProgramFromID(id)
+	require.NoError(b, err)
+	defer loaded.Close()
+	info, err := loaded.Info()
+	require.NoError(b, err)
+	return slices.ContainsFunc([]string{"BEGIN", "END", "interval"}, func(name string) bool { return strings.HasPrefix(info.Name, name) })
+}
+
 // since is the mean time of one event: what each program takes at a run, for as many programs as run at each event.
-func (p programs) since(began programs) float64 {
+func (p programs) since(began programs) (mean float64, events uint64) {
 	var ns, most uint64
 	for id, now := range p {
 		ns += now.ns - began[id].ns
 		most = max(most, now.runs-began[id].runs)
 	}
-	return float64(ns) / float64(max(1, most))
+	return float64(ns) / float64(max(1, most)), most
 }

@@ -70,9 +70,13 @@ type Engine struct {
 	closed   bool
 	programs map[string]*running // by what they are for; those that have died are not here
 	alive    int                 // tracers that run or start
+	started  int                 // tracers that were ever to be started
 }
 
 var _ collect.Engine = (*Engine)(nil)
+
+// firstWhence is a number that no lseek of a program has in earnest.
+const firstWhence = 0x1a91_0000
 
 // New makes an Engine, which must be closed.
 func New(o Options) (*Engine, error) {
@@ -305,6 +309,8 @@ func (e *Engine) join(key string, p *probe, compiled *program.Program) (r *runni
 		return nil, false, collect.Errorf(collect.OverBudget, "%d programs trace %s on this host, which is the most", same, p.request.Definition.Metric.Name)
 	}
 	r = newRunning(e, key, p.request.Definition, compiled)
+	e.started++
+	r.whence = firstWhence + e.started
 	r.add(p)
 	e.programs[key] = r
 	e.alive++

@@ -48,6 +48,69 @@ func TestAnExtensionRestartsNothing(t *testing.T) {
 	require.WithinRange(t, time.Now(), extended.Add(9*time.Second), extended.Add(10*time.Second))
 }
 
+// The time to live can be changed in both directions, and the program ends by itself at the new time: nobody closes it.
+func TestAShorterTimeToLiveEndsTheProgram(t *testing.T) {
+	needTracer(t)
+	e := newEngine(t, Options{})
+	r := wish(definition(t, "syscall.syscalls"), `{}`)
+	r.Lifetime = time.Hour
+	p := open(t, e, r)
+	require.NoError(t, p.SetLifetime(2*time.Second))
+	shortened := time.Now()
+	<-p.run.over
+	require.WithinRange(t, time.Now(), shortened.Add(2*time.Second), shortened.Add(3*time.Second))
+}
+
+// remoteD stands for DTrace: it takes from the D program by what system call it is told its end, and has bpftrace watch for
+// that very call.
+const remoteD = `#!/bin/sh
+clause=$(grep -o 'lseek:entry .*' "$4")
+pid=$(echo "$clause" | grep -o 'pid == [0-9]*' | grep -o '[0-9]*$')
+whence=$(echo "$clause" | grep -o 'arg2 == [0-9]*' | grep -o '[0-9]*$')
+left=$(grep -m 1 -o 'iapi_end = timestamp + [0-9]*' "$4" | grep -o '[0-9]*$')
+exec bpftrace -e "BEGIN { @end = nsecs + $left; printf(\"S\n\"); }
+tracepoint:syscalls:sys_enter_lseek /pid == $pid && (int32)args->fd == -1 && args->whence == $whence/ { @end = nsecs + args->offset; }
+interval:ms:10 /nsecs > @end/ { exit(); } END { clear(@end); }"
+`
+
+func TestADProgramIsToldItsEndWhileItRuns(t *testing.T) {
+	needTracer(t)
+	script := filepath.Join(t.TempDir(), "dtrace")
+	require.NoError(t, os.WriteFile(script, []byte(remoteD), 0o700))
+	e := newEngine(t, Options{DTrace: script})
+	d := definition(t, "syscall.syscalls")
+	traced := func(left time.Duration) *probe {
+		r := wish(d, `{}`)
+		r.Lifetime = left
+		p, err := e.Open(t.Context(), r, variant(t, d, false))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, p.Close()) })
+		return p.(*probe)
+	}
+	p := traced(6 * time.Second)
+	pid := p.run.proc.pid
+	require.NoError(t, p.SetLifetime(time.Hour))
+	extended := time.Now()
+	select {
+	case <-p.run.over:
+		t.Fatal("it ended at its first time")
+	case <-time.After(7 * time.Second):
+	}
+	require.Equal(t, pid, p.run.proc.pid, "nothing was started anew")
+	require.NoError(t, p.SetLifetime(time.Second))
+	shortened := time.Now()
+	<-p.run.over
+	require.WithinRange(t, time.Now(), shortened.Add(time.Second), shortened.Add(3*time.Second), "%s after its extension", time.Since(extended))
+
+	long, short := traced(time.Hour), traced(5*time.Second)
+	require.NotSame(t, p.run, long.run)
+	require.Same(t, long.run, short.run, "equal wishes share it")
+	began := time.Now()
+	require.NoError(t, long.Close())
+	<-short.run.over
+	require.Less(t, time.Since(began), 7*time.Second, "what only the other one needed goes with it")
+}
+
 func TestALongerProbeDoesNotKeepAShorterOnesEndAway(t *testing.T) {
 	needTracer(t)
 	e := newEngine(t, Options{})

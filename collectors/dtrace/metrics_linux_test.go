@@ -297,7 +297,7 @@ func TestQueriesByTheirText(t *testing.T) {
 }
 
 // postgres starts a server of its own and gives its socket's directory.
-func postgres(t *testing.T, bin string) string {
+func postgres(t testing.TB, bin string) string {
 	t.Helper()
 	account, err := user.Lookup("postgres")
 	require.NoError(t, err)

@@ -79,8 +79,7 @@ func (p *probe) ending() time.Duration {
 	return p.end
 }
 
-// SetLifetime implements collect.Lasting. A program in D keeps the end that it was started with, which leaves room for
-// one extension; whoever holds the probe closes it in time.
+// SetLifetime implements collect.Lasting. The program goes on, and ends by itself at the new time.
 func (p *probe) SetLifetime(left time.Duration) error {
 	run := p.run
 	p.setLifetime(left, run.compiled.Runtime)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,7 @@ type running struct {
 	key        string
 	definition *catalog.Definition
 	compiled   *program.Program
+	whence     int // what a program in D is told its end by; see program.Remote
 	begun      time.Time
 	ready      chan struct{} // closed when it measures, or has failed
 	over       chan struct{} // closed when its tracer is gone, or never was
@@ -59,11 +61,8 @@ func newRunning(e *Engine, key string, d *catalog.Definition, compiled *program.
 func (r *running) metric() string { return r.definition.Metric.Name }
 func (r *running) digest() string { return r.definition.Digest }
 
-// joinable reports whether another probe may still use the program. The end of a D program is fixed when it starts; it
-// runs twice as long as one probe may need it.
-func (r *running) joinable() bool {
-	return r.failure() == nil && (r.compiled.Language == program.Bpftrace || time.Since(r.begun) < r.compiled.Runtime)
-}
+// joinable reports whether another probe may still use the program.
+func (r *running) joinable() bool { return r.failure() == nil }
 
 func (r *running) add(p *probe) {
 	r.mu.Lock()
@@ -106,7 +105,8 @@ func (r *running) failure() error {
 // launch starts the tracer and waits for its first sign.
 func (r *running) launch() error {
 	end := r.ending()
-	file, err := writeProgram(r.compiled.Text(program.Clock{Offset: wallOffset(), End: end}))
+	remote := program.Remote{Left: end - sinceBoot(), PID: os.Getpid(), Whence: r.whence}
+	file, err := writeProgram(r.compiled.Text(program.Clock{Offset: wallOffset(), End: end, Remote: remote}))
 	if err != nil {
 		r.engine.gone(r)
 		close(r.over)
@@ -244,13 +244,15 @@ func (r *running) ending() time.Duration {
 	return last + endGrace
 }
 
-// pushEnd tells the program when to end. One in D keeps the end that it was started with.
+// pushEnd tells the program when to end.
 func (r *running) pushEnd() error {
-	if r.compiled.Language != program.Bpftrace {
-		return nil
-	}
 	r.scoping.Lock() // so that of two the later one is told last
 	defer r.scoping.Unlock()
+	if r.compiled.Language == program.D {
+		// That the call fails is its purpose: it does nothing but be seen by the program.
+		_, _ = syscall.Seek(-1, int64(r.ending()-sinceBoot()), r.whence)
+		return nil
+	}
 	return r.maps.put(program.EndMap, uint64(r.ending()))
 }
 

@@ -187,7 +187,6 @@ func (q *Queue) StopTracing(_ context.Context, hosts []uuid.UUID, reason string)
 type Agents struct {
 	mu      sync.Mutex
 	Revoked []uuid.UUID
-	Unknown []uuid.UUID // hosts that have no agent
 }
 
 // CreateJoinToken implements instrumentation.Agents.
@@ -200,9 +199,6 @@ func (*Agents) CreateJoinToken(context.Context, uuid.UUID, time.Duration) (strin
 func (a *Agents) RevokeAgent(_ context.Context, host uuid.UUID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if slices.Contains(a.Unknown, host) {
-		return in.ErrNotFound
-	}
 	a.Revoked = append(a.Revoked, host)
 	return nil
 }

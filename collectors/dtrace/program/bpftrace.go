@@ -19,13 +19,22 @@ const (
 type Clock struct {
 	Offset time.Duration // the wall clock's time since 1970, less the time since boot
 	End    time.Duration // since boot, when the program ends itself at the latest
+	Remote Remote        // of a D program
+}
+
+// Remote is how a D program, whose variables nobody can change, is given another end while it runs: it watches for a system
+// call of its runner that does nothing, lseek(-1, LEFT, Whence), and then ends after LEFT nanoseconds.
+type Remote struct {
+	Left   time.Duration // from the program's start to its end, as long as nothing else is said
+	PID    int           // the runner
+	Whence int           // names the program among those of the runner
 }
 
 // Text writes the program.
 func (p *Program) Text(c Clock) string {
 	w := new(writer)
 	if p.Language == D {
-		p.writeD(w)
+		p.writeD(w, c.Remote)
 	} else {
 		p.writeBpftrace(w, c)
 	}

@@ -17,7 +17,7 @@ var dOptions = map[string]string{
 
 // writeD writes a program that gives out its aggregations at each whole second. The consumer takes a snapshot of buffers
 // that the kernel has switched, so that printing and clearing loses nothing.
-func (p *Program) writeD(w *writer) {
+func (p *Program) writeD(w *writer, r Remote) {
 	options := map[string]string{}
 	for name, value := range dOptions {
 		options[name] = value
@@ -32,7 +32,7 @@ func (p *Program) writeD(w *writer) {
 		w.line("#pragma D option ", name, "=", options[name])
 	}
 	w.line("BEGIN {")
-	w.line("  iapi_end = timestamp + ", number(2*int64(p.Runtime)), ";") // another wish may join until half of it has passed
+	w.line("  iapi_end = timestamp + ", number(max(0, int64(r.Left))), ";")
 	w.line("  iapi_second = walltimestamp / 1000000000;")
 	w.line(`  printf("S\n");`)
 	w.line("}")
@@ -56,6 +56,9 @@ func (p *Program) writeD(w *writer) {
 		p.forgetD(w, s, zoneKept)
 		w.line("}")
 	}
+	w.line("syscall::lseek:entry /(pid == ", number(int64(r.PID)), ") && ((int)arg0 == -1) && ((int)arg2 == ", number(int64(r.Whence)), ")/ {")
+	w.line("  iapi_end = timestamp + (int64_t)arg1;")
+	w.line("}")
 	w.line("profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }")
 	w.line("profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {")
 	w.line("  iapi_second = walltimestamp / 1000000000;")

@@ -75,7 +75,7 @@ func compiled(t testing.TB, d *catalog.Definition, l Language, predicate measure
 	})
 }
 
-var fixedClock = Clock{Offset: 1_700_000_000 * time.Second, End: 3600 * time.Second}
+var fixedClock = Clock{Offset: 1_700_000_000 * time.Second, End: 3600 * time.Second, Remote: Remote{Left: time.Minute, PID: 4711, Whence: 1001}}
 
 var goldens = []struct {
 	name, metric, predicate string

@@ -7,13 +7,16 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 172800000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
 proc:::create /((zonename == "a0a0a0a0-0000-4000-8000-000000000001"))/ {
   @rows[zonename, (uint64_t)(ppid)] = count();
   @total[zonename] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

@@ -7,7 +7,7 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -19,6 +19,9 @@ profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && 
 profile:::profile-99 /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (curthread->t_pri != -1)/ {
   @rows[zonename, this->low, (execname)] = count();
   @total[zonename] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

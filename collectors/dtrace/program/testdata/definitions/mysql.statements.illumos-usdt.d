@@ -8,7 +8,7 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -24,6 +24,9 @@ mysql*:::multi-delete-done {
 mysql*:::update-done,
 mysql*:::multi-update-done {
   @total[""] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
@@ -44,7 +47,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -117,6 +120,9 @@ mysql*:::update-done,
 mysql*:::multi-update-done /(self->s_t0 != 0) && (self->s_v0 != 0)/ {
   self->s_t0 = 0;
   self->s_v0 = 0;
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

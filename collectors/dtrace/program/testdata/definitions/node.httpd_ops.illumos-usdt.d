@@ -8,7 +8,7 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -24,6 +24,9 @@ node*:::http-server-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid,
   s_method[pid, args[0]->fd] = 0;
   s_t0[pid, args[0]->fd] = 0;
   s_url[pid, args[0]->fd] = 0;
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
@@ -44,7 +47,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -68,6 +71,9 @@ node*:::http-server-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid,
   z_method[pid, args[0]->fd] = 0;
   s_t0[pid, args[0]->fd] = 0;
   s_url[pid, args[0]->fd] = 0;
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

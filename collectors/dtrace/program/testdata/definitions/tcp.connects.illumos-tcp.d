@@ -8,12 +8,15 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 172800000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
 tcp:::connect-established {
   @total[""] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
@@ -34,13 +37,16 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 172800000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
 tcp:::connect-established /((args[3]->tcps_raddr) != "10.0.0.1") && ((uint64_t)(args[3]->tcps_rport) != 17)/ {
   @rows["", (uint64_t)(args[3]->tcps_rport), (args[3]->tcps_raddr)] = count();
   @total[""] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

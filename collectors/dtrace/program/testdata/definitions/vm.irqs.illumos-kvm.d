@@ -8,12 +8,15 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
 sdt:::kvm-inj-virq {
   @total[""] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
@@ -34,7 +37,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -46,6 +49,9 @@ sdt:::kvm-inj-virq /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zo
 sdt:::kvm-inj-virq /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((uint64_t)(arg0 & 0xff) != 17) && (this->f_subsecond >= 5)/ {
   @rows[zonename, this->low, (uint64_t)(arg0 & 0xff)] = count();
   @total[zonename] = count();
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {

@@ -8,13 +8,16 @@
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
 fbt:zfs:zvol_read:entry,
 fbt:zfs:zvol_write:entry {
   @total[""] = sum((int64_t)(args[1]->uio_resid));
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
@@ -35,7 +38,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
 #pragma D option strsize=128
 #pragma D option switchrate=10hz
 BEGIN {
-  iapi_end = timestamp + 7200000000000;
+  iapi_end = timestamp + 60000000000;
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
@@ -43,6 +46,9 @@ fbt:zfs:zvol_read:entry,
 fbt:zfs:zvol_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((probefunc == "zvol_read" ? "read" : "write") != "read")/ {
   @rows[zonename, (probefunc == "zvol_read" ? "read" : "write")] = sum((int64_t)(args[1]->uio_resid));
   @total[zonename] = sum((int64_t)(args[1]->uio_resid));
+}
+syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
+  iapi_end = timestamp + (int64_t)arg1;
 }
 profile:::tick-100hz /timestamp > iapi_end/ { exit(0); }
 profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
