@@ -1,7 +1,7 @@
 # make run     start IAPI on this machine: everything in one process
 # make test    everything that must pass, checks included
 # make check   formatting, vet, staticcheck, generated code is current, known vulnerabilities where they can be looked up
-# make prove   the tests at full counts, with figures into docs/measured
+# make prove   everything at full counts, one thing after the other, with figures into docs/measured; STEPS="faults kill" for some
 # make build   bin/iapi
 
 GO       ?= go

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,9 +22,8 @@ func (s *Server) assignment(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusTooManyRequests, "Too many come at the same time.")
 		return
 	}
-	ctx, ok := s.authenticated(w, r, func(w http.ResponseWriter, status int, _ error) {
-		text(w, status, "The credentials are not valid.")
-	})
+	r = correlate(w, r)
+	ctx, ok := s.authenticated(w, r, func(_ int, err error) { s.refusePoll(r.Context(), w, err) })
 	if !ok {
 		return
 	}
@@ -31,13 +31,13 @@ func (s *Server) assignment(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	host, err := uuid.Parse(r.PathValue("host"))
 	if err != nil || len(r.PathValue("host")) != 36 {
-		text(w, http.StatusNotFound, "There is no such host.")
+		s.refusePoll(ctx, w, &refusal{code: codeNotFound, message: "There is no such host."})
 		return
 	}
 	session := uuid.Nil
 	if v := r.URL.Query().Get("session"); v != "" {
 		if session, err = uuid.Parse(v); err != nil || len(v) != 36 {
-			text(w, http.StatusBadRequest, "The session is a uuid.")
+			s.refusePoll(ctx, w, &refusal{code: codeBadRequest, message: "The session is a uuid."})
 			return
 		}
 	}
@@ -61,6 +61,7 @@ func (s *Server) assignment(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // a client that has gone is no error
 }
 
+// refusePoll answers in plain text, which ends with the id that the log has too.
 func (s *Server) refusePoll(ctx context.Context, w http.ResponseWriter, err error) {
 	e := s.present.present(ctx, err)
 	status := http.StatusInternalServerError
@@ -82,7 +83,7 @@ func (s *Server) refusePoll(ctx context.Context, w http.ResponseWriter, err erro
 	if after, ok := e.Extensions["retryAfterSeconds"].(float64); ok {
 		retryLater(w, time.Duration(after*float64(time.Second)))
 	}
-	text(w, status, e.Message)
+	text(w, status, fmt.Sprintf("%s (%v: %v)", e.Message, correlationExtension, e.Extensions[correlationExtension]))
 }
 
 func etag(v assignment.Version) string {

@@ -36,6 +36,9 @@ const (
 	codeInternal        = "INTERNAL"
 )
 
+// correlationExtension names the id of an error, beside its code.
+const correlationExtension = "correlationId"
+
 // refusal is an error whose whole text is for the caller.
 type refusal struct {
 	code       string
@@ -88,7 +91,7 @@ func (p presenter) present(ctx context.Context, err error) *gqlerror.Error {
 		out.Path = graphql.GetPath(ctx)
 	}
 	id := correlationID(ctx)
-	out.Extensions["correlationId"] = id
+	out.Extensions[correlationExtension] = id
 	caller, _ := identity.CallerFrom(ctx)
 	switch code := out.Extensions["code"]; code {
 	case codeInternal:

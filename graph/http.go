@@ -53,10 +53,7 @@ func (s *Server) http(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := &answerer{Server: s, w: w, media: media}
-	r = r.WithContext(withCorrelation(r.Context()))
-	ctx, ok := s.authenticated(w, r, func(_ http.ResponseWriter, status int, err error) {
-		a.refuse(r.Context(), status, err)
-	})
+	ctx, ok := s.authenticated(w, r, func(status int, err error) { a.refuse(r.Context(), status, err) })
 	if !ok {
 		return
 	}

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -200,4 +201,54 @@ func TestMetricsAndTheirDefinitions(t *testing.T) {
 	for _, m := range disks {
 		require.True(t, strings.HasPrefix(at(t, m, "name").(string), "cpu."))
 	}
+}
+
+func TestEqualWishesHaveTheSameDigest(t *testing.T) {
+	a := newAPI(t)
+	digest := func(token string, change ...func(map[string]any)) any {
+		id := a.created(t, token, wish(change...))["id"]
+		return at(t, a.must(t, token, `query($id: ID!) { instrumentation(id: $id) { wishDigest } }`, map[string]any{"id": id}), "instrumentation", "wishDigest")
+	}
+	where := func(terms ...string) func(map[string]any) {
+		return func(in map[string]any) {
+			and := make([]any, len(terms))
+			for i, mode := range terms {
+				and[i] = map[string]any{"ne": map[string]any{"field": "cpumode", "value": mode}}
+			}
+			in["predicate"] = map[string]any{"and": and}
+		}
+	}
+	one := digest("alice", where("user", "kernel"))
+	require.Len(t, one, 64)
+	require.Equal(t, one, digest("alice", where("kernel", "user")))
+	require.Equal(t, one, digest("bob", where("kernel", "user", "user"), func(in map[string]any) { in["name"], in["granularitySeconds"] = "two", 5 }))
+	require.NotEqual(t, one, digest("alice", where("kernel")))
+	require.NotEqual(t, one, digest("alice", where("user", "kernel"), func(in map[string]any) { in["decompositions"] = []any{"cpumode"} }))
+}
+
+func TestAnInputCanBeCheckedWithoutADeed(t *testing.T) {
+	a := newAPI(t)
+	check := func(token, field, kind string, input map[string]any) any {
+		return a.must(t, token, `query($i: `+kind+`!) { `+field+`(input: $i) { message path code } }`, map[string]any{"i": input})[field]
+	}
+	create := func(input map[string]any) any {
+		return check("alice", "checkCreate", "CreateInstrumentationInput", input)
+	}
+	require.Empty(t, create(wish()))
+	bad := create(wish(func(in map[string]any) { in["metric"], in["granularitySeconds"] = "nope", 0 }))
+	require.Equal(t, "UNKNOWN_METRIC [input metric]", fmt.Sprint(at(t, bad, 0, "code"), " ", at(t, bad, 0, "path")))
+	require.Equal(t, "[input granularitySeconds]", fmt.Sprint(at(t, bad, 1, "path")))
+	require.EqualValues(t, 0, at(t, a.must(t, "alice", `{ limits { instrumentationsUsed } }`, nil), "limits", "instrumentationsUsed"))
+
+	id := a.created(t, "alice", wish())["id"]
+	update := func(token string, input map[string]any) any {
+		input["id"] = id
+		return check(token, "checkUpdate", "UpdateInstrumentationInput", input)
+	}
+	require.Empty(t, update("alice", map[string]any{"name": "two"}))
+	require.Equal(t, "REVISION_CONFLICT", at(t, update("alice", map[string]any{"expectedRevision": 7}), 0, "code"))
+	require.Equal(t, "NOT_FOUND", at(t, update("bob", map[string]any{"name": "two"}), 0, "code"))
+	require.Contains(t, fmt.Sprint(a.must(t, "alice", `query($id: ID!) { instrumentation(id: $id) { name revision } }`, map[string]any{"id": id})), "name:one")
+	out := a.ask(t, "workflow", `query($i: CreateInstrumentationInput!) { checkCreate(input: $i) { code } }`, map[string]any{"i": wish()})
+	require.Equal(t, "FORBIDDEN", out.code())
 }

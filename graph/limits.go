@@ -167,6 +167,8 @@ func complexityOf() generated.ComplexityRoot {
 	c.Query.AuditLog = func(child int, first *int, _ *string) int { return page(child, first, nil) }
 	c.Query.Nodes = func(child int, ids []string) int { return 1 + len(ids)*child }
 	c.Query.PreviewScope = func(child int, _ model.RawObject, _ *string, _ *uuid.UUID) int { return 200 + child }
+	c.Query.CheckCreate = func(child int, _ model.CreateInstrumentationInput) int { return 5 + child }
+	c.Query.CheckUpdate = func(child int, _ model.UpdateInstrumentationInput) int { return 5 + child }
 	c.Query.ExplainPlacement = func(child int, _ string, _, _ *uuid.UUID) int { return 20 + child }
 	paged := func(child int, first *int, _ *string) int { return page(child, first, nil) }
 	c.Instrumentation.Vms, c.Instrumentation.Hosts = paged, paged

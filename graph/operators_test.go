@@ -1,7 +1,9 @@
 package graph_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -43,7 +45,8 @@ func TestOperatorsSeeTheFleet(t *testing.T) {
 func TestWhatOperatorsAndWorkflowsDo(t *testing.T) {
 	a := newAPI(t)
 	a.Store.PutGuard(instrumentation.Guard{ID: "g1"})
-	vm, host := uuid.New().String(), uuid.New().String()
+	hosts, _ := a.Fleet(1, alice)
+	vm, host := uuid.New().String(), hosts[0].UUID.String()
 	accepted := map[string]struct{ token, mutation string }{
 		"notifyVmChanged": {"workflow", `notifyVmChanged(input: {vm: "` + vm + `", kind: TAGS_UPDATED, requestId: "r"})`},
 		"refreshAll":      {"workflow", `refreshAll`},
@@ -55,6 +58,16 @@ func TestWhatOperatorsAndWorkflowsDo(t *testing.T) {
 		data := a.must(t, c.token, `mutation { `+c.mutation+` { accepted userErrors { code message path } } }`, nil)
 		require.Equal(t, true, at(t, data, name, "accepted"), "%s: %v", name, data)
 		require.Equal(t, "FORBIDDEN", a.ask(t, a.agent(uuid.New()), `mutation { `+c.mutation+` { accepted } }`, nil).code(), name)
+	}
+	for path, mutation := range map[string]string{
+		"host":          `revokeAgent(host: "` + vm + `")`,
+		"input hosts 1": `stopTracing(input: {hosts: ["` + host + `", "` + vm + `"], reason: "fire"})`,
+	} {
+		name, _, _ := strings.Cut(mutation, "(")
+		unknown := a.must(t, "operator", `mutation { `+mutation+` { accepted userErrors { code message path } } }`, nil)[name]
+		require.Equal(t, false, at(t, unknown, "accepted"))
+		require.Equal(t, "NOT_FOUND", at(t, unknown, "userErrors", 0, "code"))
+		require.Equal(t, "["+path+"]", fmt.Sprint(at(t, unknown, "userErrors", 0, "path")))
 	}
 	token := a.must(t, "operator", `mutation { createJoinToken(input: {host: "`+host+`"}) { token userErrors { code } } }`, nil)
 	require.NotEmpty(t, at(t, token, "createJoinToken", "token"))

@@ -90,6 +90,14 @@ func (q *queryResolver) PreviewScope(ctx context.Context, scope model.RawObject,
 	return &model.ScopePreview{Of: found, ShowHosts: caller(ctx).Kind == identity.Operator}, nil
 }
 
+func (q *queryResolver) CheckCreate(ctx context.Context, input model.CreateInstrumentationInput) ([]model.UserError, error) {
+	return split(q.rules.CheckCreate(ctx, caller(ctx), createInputOf(input)), "input")
+}
+
+func (q *queryResolver) CheckUpdate(ctx context.Context, input model.UpdateInstrumentationInput) ([]model.UserError, error) {
+	return split(q.rules.CheckUpdate(ctx, caller(ctx), updateInputOf(input)), "input")
+}
+
 func (q *queryResolver) ExplainPlacement(ctx context.Context, id string, host, vm *uuid.UUID) (*model.PlacementExplanation, error) {
 	found, err := q.rules.Explain(ctx, caller(ctx), instrumentation.ID(id), value(host), value(vm))
 	if err != nil {

@@ -150,8 +150,16 @@ func (s *Server) Run(ctx context.Context) error {
 // the rest. Requests over HTTP are the http.Server's to wait for.
 func (s *Server) Shutdown(ctx context.Context) error { return s.sockets.Shutdown(ctx) }
 
+// correlate gives a request the id that its errors and the log have, and the answer a header with it.
+func correlate(w http.ResponseWriter, r *http.Request) *http.Request {
+	ctx := withCorrelation(r.Context())
+	w.Header().Set(identity.CorrelationHeader, correlationID(ctx))
+	return r.WithContext(ctx)
+}
+
 // graphql is /graphql: a websocket, or a request.
 func (s *Server) graphql(w http.ResponseWriter, r *http.Request) {
+	r = correlate(w, r)
 	if r.Header.Get("Upgrade") != "" {
 		if ok, after := s.opts.Admission.Admit(); !ok {
 			retryLater(w, after)
@@ -164,9 +172,9 @@ func (s *Server) graphql(w http.ResponseWriter, r *http.Request) {
 	s.http(w, r)
 }
 
-// authenticated finds out who calls, or answers the request. Nobody is a caller too; the rules refuse what needs one.
-func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, refuse func(http.ResponseWriter, int, error)) (context.Context, bool) {
-	ctx := withRemote(withCorrelation(r.Context()), r)
+// authenticated finds out who calls, or refuses the request, which is correlated. Nobody is a caller too; the rules refuse what needs one.
+func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, refuse func(status int, err error)) (context.Context, bool) {
+	ctx := withRemote(r.Context(), r)
 	who, err := s.opts.Authenticator.Authenticate(r.WithContext(ctx))
 	switch {
 	case err == nil:
@@ -175,12 +183,12 @@ func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, refuse fu
 		return ctx, true
 	case errors.Is(err, identity.ErrBadCredentials):
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		refuse(w, http.StatusUnauthorized, err)
+		refuse(http.StatusUnauthorized, err)
 	case errors.Is(err, identity.ErrUnavailable):
 		retryLater(w, time.Second)
-		refuse(w, http.StatusServiceUnavailable, err)
+		refuse(http.StatusServiceUnavailable, err)
 	default:
-		refuse(w, http.StatusInternalServerError, err)
+		refuse(http.StatusInternalServerError, err)
 	}
 	return ctx, false
 }

@@ -13,8 +13,8 @@ import (
 	"iapi/graph/scalar"
 )
 
-// variables checks the values of variables to their leaves before anything is executed, for every transport. The library
-// looks at the leaves only when a field is executed, and then other fields have had their effect.
+// variables checks the values of variables and of literals to their leaves before anything is executed, for every
+// transport. The library looks at the leaves only when a field is executed, and then other fields have had their effect.
 type variables struct{ schema *ast.Schema }
 
 // ExtensionName implements graphql.HandlerExtension.
@@ -44,7 +44,71 @@ func (v variables) MutateOperationContext(_ context.Context, op *graphql.Operati
 			return err
 		}
 	}
+	for _, o := range op.Doc.Operations {
+		if err := v.literals(o.SelectionSet, op.Variables); err != nil {
+			return err
+		}
+	}
+	for _, f := range op.Doc.Fragments {
+		if err := v.literals(f.SelectionSet, op.Variables); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// literals checks what is written in the arguments of fields, also of those that are skipped: the document is wrong. What
+// fragments hold is checked with the fragments, once.
+func (v variables) literals(set ast.SelectionSet, values map[string]any) *gqlerror.Error {
+	for _, selection := range set {
+		var err *gqlerror.Error
+		switch selection := selection.(type) {
+		case *ast.Field:
+			if err = v.arguments(selection, values); err == nil {
+				err = v.literals(selection.SelectionSet, values)
+			}
+		case *ast.InlineFragment:
+			err = v.literals(selection.SelectionSet, values)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v variables) arguments(field *ast.Field, values map[string]any) *gqlerror.Error {
+	for _, a := range field.Arguments {
+		if a.Value.Kind == ast.Variable {
+			continue // it was checked
+		}
+		value, err := a.Value.Value(values)
+		if err != nil {
+			return gqlerror.ErrorPosf(a.Position, "The argument %s of %s has a number that is too large.", a.Name, field.Name)
+		}
+		if name := bareName(a.Value); name != "" {
+			return gqlerror.ErrorPosf(a.Position, "The argument %s of %s has the name %s where a value is wanted; a text stands in quotes.", a.Name, field.Name, name)
+		}
+		path := ast.Path{ast.PathName(a.Name)}
+		if wrong := v.check(path, field.Definition.Arguments.ForName(a.Name).Type, value); wrong != nil {
+			return gqlerror.ErrorPosf(a.Position, "The argument %s of %s: %s.", wrong.Path, field.Name, wrong.Message)
+		}
+	}
+	return nil
+}
+
+// bareName finds a name, as of a member of an enum, that stands for a scalar: NaN is not the text "NaN". The library takes
+// it for that.
+func bareName(value *ast.Value) string {
+	if value.Kind == ast.EnumValue && value.Definition != nil && value.Definition.Kind == ast.Scalar {
+		return value.Raw
+	}
+	for _, child := range value.Children {
+		if name := bareName(child.Value); name != "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // check looks at what is in a value. The library has checked its outline: what is missing, unknown or null.

@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -41,6 +42,74 @@ func TestAWrongLeafInAVariableRefusesTheWholeOperation(t *testing.T) {
 	found, err := a.List(t.Context(), it.Operator(), instrumentation.Filter{}, instrumentation.Page{})
 	require.NoError(t, err)
 	require.Empty(t, found.Items)
+}
+
+func TestAWrongLeafInALiteralRefusesTheWholeOperation(t *testing.T) {
+	a := newAPI(t)
+	const (
+		good = `metric: "test.ops", scope: {all: true}`
+		made = ` { userErrors { code } } `
+		huge = "99999999999999999999"
+	)
+	create := func(alias, input string) string {
+		return alias + `: createInstrumentation(input: {` + input + `})` + made
+	}
+	second := func(input string) string { return create("b", input) }
+	where := func(value string) string {
+		return good + `, predicate: {and: [{eq: {field: "execname", value: ` + value + `}}]}`
+	}
+	for name, q := range map[string]string{
+		"a uuid":                   second(good + `, owner: "no"`),
+		"a uuid in a list":         second(`metric: "test.ops", scope: {not: {or: [{vms: ["no"]}]}}`),
+		"a uuid instead of a list": second(`metric: "test.ops", scope: {vms: "no"}`),
+		"a fraction":               second(where("1.5")),
+		"a truth":                  second(where("true")),
+		"a name":                   second(where("NaN")),
+		"a name of a variable":     second(good + `, owner: nobody`),
+		"a list":                   second(where("[1]")),
+		"too many digits":          second(where(huge)),
+		"too large a fraction":     second(where("1e999")),
+		"another field":            `b: revokeAgent(host: "no")` + ` { accepted }`,
+		"in a fragment":            `...f`,
+		"in an inline fragment":    `... on Mutation { ` + second(where("1.5")) + `}`,
+		"skipped":                  `b: createInstrumentation(input: {` + where("1.5") + `}) @skip(if: true)` + made,
+		"not included":             `... @include(if: $no) { ` + second(where("1.5")) + `}`,
+		"below":                    `b: createInstrumentation(input: {` + good + `}) { instrumentation { vms(after: 5) { totalCount } } }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			query := `mutation($no: Boolean = false, $m: String = "test.ops") { ` + create("a", `metric: $m, scope: {all: true}`) + q +
+				` c: __typename @include(if: $no) }`
+			if name == "in a fragment" {
+				query += ` fragment f on Mutation { ...g } fragment g on Mutation { ` + second(where("1.5")) + ` }`
+			}
+			out := a.ask(t, "alice", query, nil)
+			require.Equal(t, http.StatusBadRequest, out.status, out.raw)
+			require.Equal(t, "BAD_REQUEST", out.code(), out.raw)
+			require.NotContains(t, out.raw, `"data"`)
+			p := a.ready(t, "alice")
+			p.subscribe("1", query, nil)
+			require.Contains(t, p.hear(), `"type":"error"`)
+		})
+	}
+	found, err := a.List(t.Context(), it.Operator(), instrumentation.Filter{}, instrumentation.Page{})
+	require.NoError(t, err)
+	require.Empty(t, found.Items)
+
+	out := a.ask(t, "alice", `mutation { `+second(good+`, predicate: {and: [{eq: {field: "execname", value: 1.5}}]}`)+` }`, nil)
+	require.Equal(t, "The argument input.predicate.and[0].eq.value of createInstrumentation: a FieldValue must be a string or an integer of up to 64 bits.",
+		out.Errors[0].Message)
+	require.NotContains(t, out.raw, `"path"`)
+}
+
+func TestFragmentsThatHoldEachOtherTwiceAreCheckedOnce(t *testing.T) {
+	a := newAPI(t)
+	var query strings.Builder
+	query.WriteString(`query { ...f0 } `)
+	for i := range 200 {
+		fmt.Fprintf(&query, "fragment f%d on Query { ...f%d ...f%d } ", i, i+1, i+1)
+	}
+	query.WriteString(`fragment f200 on Query { instrumentations(filter: {owner: "no"}) { nodes { id } } }`)
+	require.Equal(t, "BAD_REQUEST", a.ask(t, "alice", query.String(), nil).code())
 }
 
 func TestAnIntegralNumberIsAnInt(t *testing.T) {

@@ -41,6 +41,9 @@ func (c chain) Authenticate(r *http.Request) (Caller, error) {
 	return Caller{}, ErrNoCredentials
 }
 
+// CorrelationHeader is the header of an answer that has the id of WithCorrelationID.
+const CorrelationHeader = "X-Correlation-Id"
+
 type correlationKey struct{}
 
 // WithCorrelationID keeps the id that the answer to a request carries, for the log.

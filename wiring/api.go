@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"iapi/catalog"
 	"iapi/delivery"
 	"iapi/graph"
 	"iapi/instrumentation"
@@ -18,12 +19,13 @@ import (
 
 // Options are what an API is made of. Store, Previewer and Catalog are required.
 type Options struct {
-	Store     *store.Store
-	Previewer instrumentation.Previewer // evaluates scopes by the workers' own code
-	Catalog   instrumentation.Catalog
-	Publisher instrumentation.Publisher // nil: nothing can be published
-	Policy    instrumentation.Policy    // zero members: the defaults
-	Logger    *slog.Logger              // nil: nothing is logged
+	Store       *store.Store
+	Previewer   instrumentation.Previewer // evaluates scopes by the workers' own code
+	Catalog     instrumentation.Catalog
+	Publisher   instrumentation.Publisher // nil: nothing can be published
+	TrustedKeys catalog.Keys              // that published definitions must be signed with; nil: they need not be
+	Policy      instrumentation.Policy    // zero members: the defaults
+	Logger      *slog.Logger              // nil: nothing is logged
 }
 
 // API is a door to serve HTTP with. Run must be running while it serves, and Shutdown called in the end.
@@ -41,7 +43,7 @@ func New(ctx context.Context, o Options, tune func(*graph.Options)) (*API, error
 	credentials := Credentials{o.Store}
 	service, err := instrumentation.New(instrumentation.Options{
 		Store: o.Store, Queue: worker.NewQueue(o.Store.Client(), o.Store), Previewer: o.Previewer, Agents: credentials,
-		Catalog: o.Catalog, Publisher: o.Publisher, Policy: o.Policy, Secret: secret, Logger: o.Logger,
+		Catalog: o.Catalog, Publisher: o.Publisher, TrustedKeys: o.TrustedKeys, Policy: o.Policy, Secret: secret, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err

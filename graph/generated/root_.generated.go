@@ -230,6 +230,7 @@ type ComplexityRoot struct {
 		Targets            func(childComplexity int) int
 		UpdatedAt          func(childComplexity int) int
 		Vms                func(childComplexity int, first *int, after *string) int
+		WishDigest         func(childComplexity int) int
 	}
 
 	InstrumentationConnection struct {
@@ -357,6 +358,8 @@ type ComplexityRoot struct {
 	Query struct {
 		Assignment       func(childComplexity int, host uuid.UUID) int
 		AuditLog         func(childComplexity int, first *int, after *string) int
+		CheckCreate      func(childComplexity int, input model.CreateInstrumentationInput) int
+		CheckUpdate      func(childComplexity int, input model.UpdateInstrumentationInput) int
 		ExplainPlacement func(childComplexity int, instrumentation string, host *uuid.UUID, vm *uuid.UUID) int
 		Guards           func(childComplexity int) int
 		Host             func(childComplexity int, uuid uuid.UUID) int
@@ -1188,6 +1191,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Instrumentation.Vms(childComplexity, args["first"].(*int), args["after"].(*string)), true
+	case "Instrumentation.wishDigest":
+		if e.ComplexityRoot.Instrumentation.WishDigest == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Instrumentation.WishDigest(childComplexity), true
 
 	case "InstrumentationConnection.edges":
 		if e.ComplexityRoot.InstrumentationConnection.Edges == nil {
@@ -1790,6 +1799,28 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Query.AuditLog(childComplexity, args["first"].(*int), args["after"].(*string)), true
+	case "Query.checkCreate":
+		if e.ComplexityRoot.Query.CheckCreate == nil {
+			break
+		}
+
+		args, err := ec.field_Query_checkCreate_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Query.CheckCreate(childComplexity, args["input"].(model.CreateInstrumentationInput)), true
+	case "Query.checkUpdate":
+		if e.ComplexityRoot.Query.CheckUpdate == nil {
+			break
+		}
+
+		args, err := ec.field_Query_checkUpdate_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Query.CheckUpdate(childComplexity, args["input"].(model.UpdateInstrumentationInput)), true
 	case "Query.explainPlacement":
 		if e.ComplexityRoot.Query.ExplainPlacement == nil {
 			break
@@ -2607,6 +2638,10 @@ type Instrumentation implements Node {
   """
   decompositions: [MetricField!]!
   """
+  The same for instrumentations that ask for the same: equal metric, decompositions, and predicates that mean the same.
+  """
+  wishDigest: String!
+  """
   Where it is measured.
   """
   scope: Scope!
@@ -3074,6 +3109,25 @@ type Query {
     """
     owner: UUID
   ): ScopePreview!
+  """
+  Dry run: the mistakes for which createInstrumentation would refuse the input now, none where it would not. What an
+  idempotency key was used for is not looked at.
+  """
+  checkCreate(
+    """
+    The input of createInstrumentation.
+    """
+    input: CreateInstrumentationInput!
+  ): [UserError!]!
+  """
+  Dry run: the mistakes for which updateInstrumentation would refuse the input now, none where it would not.
+  """
+  checkUpdate(
+    """
+    The input of updateInstrumentation.
+    """
+    input: UpdateInstrumentationInput!
+  ): [UserError!]!
   """
   Why a host or a zone (exactly one of them) does, or does not, run an instrumentation: the deciding cause first.
   """
@@ -5253,6 +5307,8 @@ func (ec *executionContext) childFields_Instrumentation(ctx context.Context, fie
 		return ec.fieldContext_Instrumentation_predicate(ctx, field)
 	case "decompositions":
 		return ec.fieldContext_Instrumentation_decompositions(ctx, field)
+	case "wishDigest":
+		return ec.fieldContext_Instrumentation_wishDigest(ctx, field)
 	case "scope":
 		return ec.fieldContext_Instrumentation_scope(ctx, field)
 	case "targets":

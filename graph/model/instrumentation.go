@@ -56,6 +56,9 @@ func (i Instrumentation) Decompositions() []MetricField {
 	return out
 }
 
+// WishDigest is the same for instrumentations that ask for the same.
+func (i Instrumentation) WishDigest() string { return instrumentation.WishDigest(i.Record) }
+
 // Scope is where it is measured.
 func (i Instrumentation) Scope() Scope { return Scope{i.Record.Scope} }
 

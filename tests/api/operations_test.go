@@ -53,7 +53,7 @@ func (s *system) requireAllUsed(t *testing.T) {
 	}
 }
 
-const whole = `id name owner metric { id name } predicate { json text } decompositions { name } scope { json text } targets { __typename }
+const whole = `id name owner wishDigest metric { id name } predicate { json text } decompositions { name } scope { json text } targets { __typename }
   tags { key value } granularitySeconds state revision createdAt updatedAt expiresAt coverage { expected running pending failed offline }
   problems { status message sources exampleVm }
   vms(first: 10) { edges { cursor node { id uuid host owner tags { key value } } status message } nodes { uuid } pageInfo { hasNextPage endCursor } totalCount }
@@ -108,7 +108,10 @@ func TestEveryOperationOfTheContract(t *testing.T) {
 			"predicate": map[string]any{"eq": map[string]any{"field": "cpumode", "value": "user"}}, "scope": scope,
 			"tags": []any{map[string]any{"key": "team", "value": "core"}}, "previewToken": at(t, preview, "token"), "ttlSeconds": 3600,
 		}
+		require.Empty(t, s.must(t, tenant, `query($i: CreateInstrumentationInput!) { checkCreate(input: $i) { code message path } }`, map[string]any{"i": input})["checkCreate"])
 		id := s.create(t, tenant, input)
+		require.Equal(t, "REVISION_CONFLICT", at(t, s.must(t, tenant, `query($i: UpdateInstrumentationInput!) { checkUpdate(input: $i) { code message path } }`,
+			map[string]any{"i": map[string]any{"id": id, "expectedRevision": 9}}), "checkUpdate", 0, "code"))
 		require.Equal(t, id, s.create(t, tenant, input), "the same key and content")
 
 		session := uuid.New()

@@ -145,18 +145,41 @@ func TestAHostThatTrustsKeysRunsOnlyWhatTheySigned(t *testing.T) {
 	}
 	key, wrong := keyFile("key.pem", private), keyFile("other.pem", other)
 
-	d := startDev(t, t.TempDir(), "--trusted-key", trusted, "--collectors", "procfs")
+	home, bundle := t.TempDir(), filepath.Join(dir, "bundle.json")
+	d := startDev(t, home, "--collectors", "procfs")
 	a := d.api()
-	own := a.create("cpu.loadavg1", "--every-host")
-	a.becomes(own, "ENABLED") // it came with the agent
+	target := "statsd://" + startStatsd(t).address // which is still there after a restart
+	own := a.create("cpu.loadavg1", "--every-host", "--target", target)
 	a.run("metrics", "publish", writeFile(t, uptime(1, 1)))
-	id := a.create("test.uptime", "--every-host")
+	id := a.create("test.uptime", "--every-host", "--target", target)
+	a.becomes(id, "ENABLED") // nobody's signature is wanted
+	d.stop()
+
+	definition := writeFile(t, strings.Replace(uptime(1, 1), "stat: uptime", "stat: bundled", 1))
+	out, err := exec.Command(binary, "metrics", "bundle", bundle, definition, "--key", key).CombinedOutput()
+	require.NoError(t, err, string(out))
+	trusting := []string{"--trusted-key", trusted, "--bundle", bundle, "--collectors", "procfs"}
+	d = startDev(t, home, trusting...)
+	a = d.api()
+	a.becomes(own, "ENABLED") // it came with the agent
 	a.becomes(id, "DEGRADED")
 	require.Contains(t, a.run("get", id), "DENIED")
 	require.Contains(t, a.run("get", id), "not signed")
+	bundled := a.create("test.bundled", "--every-host", "--target", target)
+	a.becomes(bundled, "ENABLED") // it came in the bundle
 
-	a.run("metrics", "publish", "--key", wrong, writeFile(t, uptime(2, 1)))
-	require.True(t, wait(15*time.Second, func() bool { return strings.Contains(a.run("get", id), "unknown key") }))
-	a.run("metrics", "publish", "--key", key, writeFile(t, uptime(3, 1)))
+	for text, args := range map[string][]string{"must be signed": nil, "none of the keys": {"--key", wrong}} {
+		code, _, errs := a.try(append([]string{"metrics", "publish", writeFile(t, uptime(2, 1))}, args...)...)
+		require.Equal(t, 1, code)
+		require.Contains(t, errs, "INVALID_DEFINITION")
+		require.Contains(t, errs, text)
+	}
+	a.run("metrics", "publish", "--key", key, writeFile(t, uptime(2, 1)))
 	a.becomes(id, "ENABLED")
+	d.stop()
+
+	require.NoError(t, os.WriteFile(bundle, []byte(`{"keyId": "damaged`), 0o600))
+	d = startDev(t, home, trusting...)
+	d.api().becomes(bundled, "ENABLED")
+	require.Contains(t, d.output(), "is not taken")
 }

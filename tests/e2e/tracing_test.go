@@ -443,3 +443,33 @@ func TestTracingEndsInTimeWithoutTheAPI(t *testing.T) {
 	require.Greater(t, took, 14*time.Second)
 	require.Less(t, took, 16500*time.Millisecond, "its 15 s, one more, and the creation")
 }
+
+// A definition that went over its budget stays in quarantine when the agent is killed and comes back, until a version that
+// has mended it is published.
+func TestQuarantineSurvivesARestartOfTheAgent(t *testing.T) {
+	t.Parallel()
+	needTracing(t)
+	home := t.TempDir()
+	d := startDev(t, home)
+	a := d.api()
+	a.run("metrics", "publish", writeFile(t, getppids("greedy", 0.0001)))
+	id := a.create("test.greedy", "--every-host", "--target", "statsd://"+startStatsd(t).address) // which is still there after a restart
+	a.becomes(id, "ENABLED")
+	var v view
+	failed := func() bool { v = a.get(id); return v.Coverage.Failed == 1 }
+	require.True(t, wait(60*time.Second, failed), "%+v", v)
+	require.Equal(t, "OVER_BUDGET", v.Problems[0].Status)
+	require.Empty(t, tracers(d.cmd.Process.Pid))
+	d.kill()
+
+	d = startDev(t, home)
+	a = d.api()
+	require.True(t, wait(60*time.Second, func() bool {
+		return failed() && strings.Contains(v.Problems[0].Message, "in quarantine until")
+	}), "%+v", v)
+	require.Equal(t, "OVER_BUDGET", v.Problems[0].Status)
+	require.Empty(t, tracers(d.cmd.Process.Pid), "it was not even tried")
+	// The next version of the definition has mended it.
+	a.run("metrics", "publish", writeFile(t, strings.Replace(getppids("greedy", 50), "version: 1", "version: 2", 1)))
+	a.becomes(id, "ENABLED")
+}

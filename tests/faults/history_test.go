@@ -21,13 +21,15 @@ type kind string
 const (
 	created      kind = "created"      // a create was answered
 	restarted    kind = "restarted"    // an agent begins again with what it had applied
-	gone         kind = "gone"         // the API does not know the instrumentation any more
+	deleted      kind = "deleted"      // a delete was asked for
+	gone         kind = "gone"         // the API does not know the instrumentation, or not any more
 	subscribed   kind = "subscribed"   // an agent has subscribed
 	sent         kind = "sent"         // the API has sent a document
 	received     kind = "received"     // an agent's session has handed it over
 	applied      kind = "applied"      // the agent runs it
 	acknowledged kind = "acknowledged" // the API has taken the agent's report of it
-	counted      kind = "counted"      // the coverage of an instrumentation was read
+	counted      kind = "counted"      // the coverage of an instrumentation was read, so it is known
+	sized        kind = "sized"        // what the service takes was measured, with nothing to do
 )
 
 // entry is one event. The order of entries is the order in which they were noted, which for one host is the order in which
@@ -41,6 +43,7 @@ type entry struct {
 	id       string   // of the instrumentation
 	moves    bool     // it follows the tags of VMs, so it may leave a host and come back
 	coverage cloud.Coverage
+	size     size
 }
 
 func (e entry) String() string {
@@ -110,13 +113,22 @@ func violations(entries []entry, end standing) []string {
 		}
 		return hosts[id]
 	}
-	moves := make(map[string]bool)
+	answered, moves, asked, ended := make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool)
+	var sizes []size
 	for _, e := range entries {
 		h := of(e.host)
 		switch e.kind {
 		case created:
-			moves[e.id] = e.moves
+			answered[e.id], moves[e.id] = true, e.moves
+		case deleted:
+			asked[e.id] = true
+		case sized:
+			sizes = append(sizes, e.size)
 		case gone:
+			if answered[e.id] && !asked[e.id] {
+				add("I3: %s was answered, and is lost\n%v", e.id, e)
+			}
+			ended[e.id] = true
 			for id, other := range hosts {
 				if slices.Contains(other.runs, e.id) {
 					add("I6: host %s runs %s, which is gone\n%v", id, e.id, e)
@@ -149,8 +161,12 @@ func violations(entries []entry, end standing) []string {
 				}
 				for _, id := range e.ids {
 					h.had[id] = true
-					if h.acked[id] && !moves[id] {
+					// Of one whose create was not answered it is not known whether it moves.
+					if h.acked[id] && answered[id] && !moves[id] {
 						add("I6: %s runs again after its delete was acknowledged\n%v", id, e)
+					}
+					if ended[id] {
+						add("I6: %s runs after it was gone\n%v", id, e)
 					}
 				}
 				h.applied, h.runs = e.version, e.ids
@@ -162,10 +178,16 @@ func violations(entries []entry, end standing) []string {
 				}
 			}
 		case counted:
+			if ended[e.id] {
+				add("I3: %s was gone, and is back\n%v", e.id, e)
+			}
 			if c := e.coverage; c.Expected != c.Running+c.Pending+c.Failed+c.Offline || min(c.Running, c.Pending, c.Failed, c.Offline) < 0 {
 				add("I8: the coverage does not add up: %+v\n%v", c, e)
 			}
 		}
+	}
+	if len(sizes) > 1 {
+		found = append(found, sizes[0].grown(sizes[len(sizes)-1])...)
 	}
 	for id, h := range hosts {
 		v, known := end[id]
@@ -175,6 +197,33 @@ func violations(entries []entry, end standing) []string {
 		// A host's documents are numbered without gaps, so its generation is how often it has changed.
 		if changes := int(v.Generation); h.sent > changes+h.subscribed {
 			add("I9: host %s was sent %d documents, for %d changes and %d subscriptions", id, h.sent, changes, h.subscribed)
+		}
+	}
+	return found
+}
+
+// size is what may not grow.
+type size struct {
+	keys                            int64 // of the store
+	goroutines, descriptors, memory int64 // of the APIs; memory in bytes
+	unsure                          int   // creates that were not answered, and may have left an instrumentation behind
+}
+
+// grown tells what is more than it was, with the same load as then: I10. What is less than the slack is tasks that have just
+// been done, connections that are about to end, and the like.
+func (before size) grown(after size) []string {
+	var found []string
+	for _, c := range []struct {
+		what     string
+		is, most int64
+	}{
+		{"keys in the store", after.keys, before.keys*11/10 + 60 + 40*int64(after.unsure)},
+		{"goroutines of the APIs", after.goroutines, before.goroutines + 40},
+		{"descriptors of the APIs", after.descriptors, before.descriptors + 60},
+		{"bytes of memory of the APIs", after.memory, before.memory*2 + 16<<20},
+	} {
+		if c.is > c.most {
+			found = append(found, fmt.Sprintf("I10: %s have grown to %d: %+v to %+v", c.what, c.is, before, after))
 		}
 	}
 	return found

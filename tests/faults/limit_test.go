@@ -40,6 +40,21 @@ func TestADocumentOverTheFrameLimitIsNeverSent(t *testing.T) {
 		}
 		return s.current(f)
 	})
+	var data struct {
+		Instrumentation struct {
+			Problems []struct {
+				Status, Message string
+				Sources         int
+			}
+		}
+	}
+	require.NoError(t, s.APIs[0].Do(s.ctx, `query($id: ID!) { instrumentation(id: $id) { problems { status message sources } } }`,
+		map[string]any{"id": ids[len(ids)-1]}, &data))
+	problems := data.Instrumentation.Problems
+	require.Len(t, problems, 1)
+	require.Equal(t, "OVER_BUDGET", problems[0].Status)
+	require.Equal(t, vms, problems[0].Sources)
+	require.NotEmpty(t, problems[0].Message)
 	for _, id := range ids[:len(ids)-1] {
 		require.NoError(t, s.APIs[0].Delete(s.ctx, id))
 	}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"iapi/identity"
 	"iapi/tests/load/cloud"
+	"iapi/tests/load/sim"
 )
 
 func (s *service) connected(api, n int) error {
@@ -71,6 +73,31 @@ func TestADocumentThatNoWebsocketPassesIsPolled(t *testing.T) {
 	in, err := s.APIs[0].Create(s.ctx, s.Owner, cloud.Tagged("load", "off"))
 	require.NoError(t, err)
 	s.eventually(30*time.Second, "everybody runs it", func() error { return errors.Join(everybodyRuns(f, in.ID), s.current(f)) })
-	require.Positive(t, p.cut.Load())
+	require.Positive(t, p.toAgents.cut.Load())
 	s.lawful(h)
+}
+
+// Who polls shows its credential each time, so a revoked one is told nothing more. Its host's next agent is.
+func TestAnAgentThatPollsIsCutOffWhenItIsRevoked(t *testing.T) {
+	t.Parallel()
+	s := start(t, 2, 1, cloud.Options{})
+	p := startProxy(t, s.APIs[0].URL, 9, nil)
+	p.plan.Store(&faultPlan{Blocked: true})
+	f := s.connect([]string{p.URL}, sim.Observer{})
+	first := s.everywhere(0)
+	s.eventually(20*time.Second, "everybody runs it", func() error { return everybodyRuns(f, first) })
+
+	require.NoError(t, s.APIs[0].Revoke(s.ctx, s.Hosts[0]))
+	dials := f.Agents[0].Dials()
+	second := s.everywhere(0)
+	s.eventually(20*time.Second, "the other goes on, and the revoked one has tried again", func() error {
+		if !runs(f.Agents[1], second) || f.Agents[0].Dials() < dials+2 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	require.False(t, runs(f.Agents[0], second), "who was revoked is told nothing")
+
+	require.NoError(t, s.Store.SetAgentToken(s.ctx, s.Hosts[0], identity.HashToken(s.tokens[0]))) // as by joining again
+	s.eventually(30*time.Second, "it is let in again", func() error { return everybodyRuns(f, second) })
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -33,6 +34,20 @@ type faultPlan struct {
 	Blocked   bool  // websockets are not opened; plain requests pass
 }
 
+// harm counts what was done to the frames of one direction.
+type harm struct{ replayed, reordered, delayed, halved, cut atomic.Int64 }
+
+func (h *harm) String() string {
+	return fmt.Sprintf("%d replayed, %d reordered, %d delayed, %d halved, %d cut", h.replayed.Load(), h.reordered.Load(), h.delayed.Load(),
+		h.halved.Load(), h.cut.Load())
+}
+
+// least is how much there was of that of which there was least; of cuts, which end a connection, a fifth is as much. Frames are
+// left out that were reordered: it takes two on their way, and agents wait for the answer to their first.
+func (h *harm) least() int64 {
+	return min(h.replayed.Load(), h.delayed.Load(), h.halved.Load(), 5*h.cut.Load())
+}
+
 // proxy stands between agents and one API. It reads the frames of websockets, does to them what its plan says, and notes
 // what passes, before it harms it.
 type proxy struct {
@@ -48,7 +63,8 @@ type proxy struct {
 	// noted is told of each assignment that the API sends and of each subscription of an agent; nil: nobody is.
 	noted func(kind kind, host uuid.UUID, v agentdoc.Assignment)
 
-	replayed, reordered, delayed, halved, cut, plain atomic.Int64
+	toAgents, toAPI harm
+	plain           atomic.Int64
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -139,20 +155,20 @@ func (p *proxy) pass(agent net.Conn) {
 	var both sync.WaitGroup
 	defer both.Wait()
 	n := p.serial.Add(2)
-	both.Go(func() { p.one(framed, down, agent, n, p.noteDown); agent.Close(); api.Close() })
-	p.one(framed, up, api, n+1, p.noteUp)
+	both.Go(func() { p.one(framed, down, agent, n, &p.toAgents, p.noteDown); agent.Close(); api.Close() })
+	p.one(framed, up, api, n+1, &p.toAPI, p.noteUp)
 	agent.Close()
 	api.Close()
 }
 
 // one passes one direction.
-func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64, note func([]byte)) {
+func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64, done *harm, note func([]byte)) {
 	if !framed {
 		_, _ = io.Copy(to, from)
 		return
 	}
-	frames, done := make(chan passing), make(chan struct{})
-	defer close(done)
+	frames, over := make(chan passing), make(chan struct{})
+	defer close(over)
 	p.all.Go(func() {
 		defer close(frames)
 		for {
@@ -165,12 +181,12 @@ func (p *proxy) one(framed bool, from *bufio.Reader, to net.Conn, stream uint64,
 			}
 			select {
 			case frames <- f:
-			case <-done:
+			case <-over:
 				return
 			}
 		}
 	})
-	d := &direction{p: p, to: to, dice: rand.New(rand.NewPCG(p.seed, stream))}
+	d := &direction{p: p, harm: done, to: to, dice: rand.New(rand.NewPCG(p.seed, stream))}
 	for {
 		var ok bool
 		select {
@@ -193,6 +209,7 @@ type passing struct {
 
 // direction does harm to the frames of one direction of a connection.
 type direction struct {
+	*harm
 	p    *proxy
 	to   net.Conn
 	dice *rand.Rand
@@ -209,23 +226,23 @@ func (d *direction) pass(f passing) bool {
 	plan := d.p.plan.Load()
 	frame := f.whole
 	if d.dice.Float64() < plan.Delay {
-		d.p.delayed.Add(1)
+		d.delayed.Add(1)
 		time.Sleep(time.Duration(d.dice.Int64N(int64(plan.DelayMost) + 1)))
 	}
 	switch {
 	case plan.CutAfter > 0 && d.sent+int64(len(frame)) > plan.CutAfter:
-		d.p.cut.Add(1)
+		d.cut.Add(1)
 		_, _ = d.to.Write(frame[:max(plan.CutAfter-d.sent, 0)])
 		return false
 	case d.dice.Float64() < plan.Cut:
-		d.p.cut.Add(1)
+		d.cut.Add(1)
 		_, _ = d.to.Write(frame[:d.dice.IntN(len(frame))])
 		return false
 	case f.op == ws.OpText && d.late == nil && d.dice.Float64() < plan.Reorder:
 		d.late, d.due = frame, time.After(200*time.Millisecond) // if nothing follows
 		return true
 	case d.dice.Float64() < plan.Halve:
-		d.p.halved.Add(1)
+		d.halved.Add(1)
 		half := d.dice.IntN(len(frame))
 		if !d.write(frame[:half]) {
 			return false
@@ -237,7 +254,7 @@ func (d *direction) pass(f passing) bool {
 		return d.flush()
 	}
 	if d.late != nil {
-		d.p.reordered.Add(1)
+		d.reordered.Add(1)
 	}
 	return d.write(frame) && d.flush() && (f.op != ws.OpText || d.again(frame, plan))
 }
@@ -263,7 +280,7 @@ func (d *direction) again(frame []byte, plan *faultPlan) bool {
 		d.old, d.wait = frame, 1+d.dice.IntN(8)
 		return true
 	}
-	d.p.replayed.Add(1)
+	d.replayed.Add(1)
 	return d.write(frame)
 }
 
