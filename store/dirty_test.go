@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"iapi/instrumentation"
@@ -195,7 +196,10 @@ func TestAMarkWakesAWaitingWorker(t *testing.T) {
 			store.HostWork:  func() error { return s.MarkHosts(ctx, false, uid(1000)) },
 			store.VMWork:    func() error { return s.MarkVMs(ctx, uid(1)) },
 			store.JudgeWork: func() error { judged++; return s.MarkJudge(ctx, instrumentation.ID(fmt.Sprint(judged))) },
-			store.TaskWork:  func() error { return s.WakeForTasks(ctx) },
+			store.TaskWork: func() error {
+				_, err := s.Client().Pipelined(ctx, func(p redis.Pipeliner) error { s.WakeForTasks(ctx, p); return nil })
+				return err
+			},
 		}
 		settle := func(kind store.Work) {
 			for range 20 { // until nothing is left that has not been noticed

@@ -83,12 +83,10 @@ func (s *Store) AwaitWork(ctx context.Context, worker string, kind Work, most ti
 	return nil
 }
 
-// WakeForTasks wakes the workers for what was put into asynq's queues. It is a hint: workers look by themselves too.
-func (s *Store) WakeForTasks(ctx context.Context) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
-	err := s.client.XAdd(ctx, &redis.XAddArgs{Stream: record + "wake", MaxLen: wakesKept, Approx: true, Values: []string{"w", string(TaskWork)}}).Err()
-	return fault("wake workers for tasks", err)
+// WakeForTasks has what is sent by the pipeline wake the workers for what it puts into asynq's queues. It is a hint: workers
+// look by themselves too.
+func (s *Store) WakeForTasks(ctx context.Context, pipe redis.Pipeliner) {
+	pipe.XAdd(ctx, &redis.XAddArgs{Stream: record + "wake", MaxLen: wakesKept, Approx: true, Values: []string{"w", string(TaskWork)}})
 }
 
 // lapses notes in what time the next claim lapses; 0: there is none.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"iapi/assignment"
 	"iapi/instrumentation"
@@ -106,7 +107,7 @@ func (s *fakeStore) AwaitWork(ctx context.Context, _ string, _ store.Work, most 
 	return ctx.Err()
 }
 
-func (s *fakeStore) WakeForTasks(context.Context) error { return nil }
+func (s *fakeStore) WakeForTasks(context.Context, redis.Pipeliner) {}
 
 func (s *fakeStore) Waiting(_ context.Context, marked time.Time, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
 	s.mu.Lock()

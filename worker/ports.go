@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"iapi/catalog"
 	"iapi/instrumentation"
@@ -34,7 +35,7 @@ type Store interface {
 	ClaimVMs(ctx context.Context, worker string, n int, lease time.Duration) ([]store.VMClaim, error)
 	DoneVM(ctx context.Context, claims ...store.VMClaim) error
 	AwaitWork(ctx context.Context, worker string, kind store.Work, most time.Duration) error
-	WakeForTasks(ctx context.Context) error
+	WakeForTasks(ctx context.Context, pipe redis.Pipeliner)
 	Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error)
 	Backlog(ctx context.Context) (store.Backlog, error)
 	CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed

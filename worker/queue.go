@@ -30,7 +30,7 @@ const (
 // Waker marks VMs to be looked at, and wakes workers for tasks; *store.Store is one.
 type Waker interface {
 	MarkVMs(ctx context.Context, vms ...uuid.UUID) error
-	WakeForTasks(ctx context.Context) error
+	WakeForTasks(ctx context.Context, pipe redis.Pipeliner)
 }
 
 // Queue hands work to the workers. It implements instrumentation.Queue.
@@ -44,7 +44,7 @@ var _ instrumentation.Queue = (*Queue)(nil)
 
 // NewQueue makes a Queue on the store's Redis. The client stays the caller's to close.
 func NewQueue(client redis.UniversalClient, waker Waker) *Queue {
-	return &Queue{asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client), waker}
+	return &Queue{asynq.NewClientFromRedisClient(wakingClient{client, waker}), asynq.NewInspectorFromRedisClient(client), waker}
 }
 
 // sweepPayload names the walk, so that a sweep that is run again goes on where it was, and no other does.
@@ -84,16 +84,8 @@ func (q *Queue) StopTracing(ctx context.Context, hosts []uuid.UUID, reason strin
 	if err != nil {
 		return fmt.Errorf("encode the task %s: %w", taskStop, err)
 	}
-	return wrap("enqueue "+taskStop, q.enqueue(ctx, taskStop, body, asynq.Queue(queueUrgent), asynq.MaxRetry(100), asynq.Timeout(evaluateTimeout)))
-}
-
-// enqueue adds a task and wakes the workers. When they cannot be woken they find it by themselves, a little later.
-func (q *Queue) enqueue(ctx context.Context, kind string, body []byte, opts ...asynq.Option) error {
-	_, err := q.client.EnqueueContext(ctx, asynq.NewTask(kind, body), opts...)
-	if err == nil {
-		_ = q.waker.WakeForTasks(ctx)
-	}
-	return err
+	_, err = q.client.EnqueueContext(ctx, asynq.NewTask(taskStop, body), asynq.Queue(queueUrgent), asynq.MaxRetry(100), asynq.Timeout(evaluateTimeout))
+	return wrap("enqueue "+taskStop, err)
 }
 
 // beside is how many tasks for the same thing there may be, of which one waits and the others run. Those of workers that
@@ -114,7 +106,7 @@ func (q *Queue) once(ctx context.Context, kind string, payload any, queue, id st
 			id += ":" + strconv.Itoa(n)
 		}
 		for range 2 {
-			err := q.enqueue(ctx, kind, body, append(opts, asynq.Queue(queue), asynq.TaskID(id))...)
+			_, err := q.client.EnqueueContext(ctx, asynq.NewTask(kind, body), append(opts, asynq.Queue(queue), asynq.TaskID(id))...)
 			if !errors.Is(err, asynq.ErrTaskIDConflict) {
 				return wrap("enqueue "+kind, err)
 			}

@@ -79,3 +79,29 @@ func (c *wokenClient) run(keys []string, script func() *redis.Cmd) *redis.Cmd {
 	}
 	return cmd
 }
+
+// wakingClient is the client through which asynq adds tasks. It sends the wake with the script that adds one, so that waking
+// costs no round trip. Where the two go to different servers of a Cluster and the wake comes first, the task may be found
+// only by the next look without one.
+type wakingClient struct {
+	redis.UniversalClient
+	waker Waker
+}
+
+// EvalSha runs a script, and wakes the workers.
+func (c wakingClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return c.run(ctx, func(p redis.Pipeliner) *redis.Cmd { return p.EvalSha(ctx, sha, keys, args...) })
+}
+
+// Eval runs a script that the server does not know yet.
+func (c wakingClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return c.run(ctx, func(p redis.Pipeliner) *redis.Cmd { return p.Eval(ctx, script, keys, args...) })
+}
+
+func (c wakingClient) run(ctx context.Context, script func(redis.Pipeliner) *redis.Cmd) *redis.Cmd {
+	pipe := c.UniversalClient.Pipeline()
+	cmd := script(pipe)
+	c.waker.WakeForTasks(ctx, pipe)
+	_, _ = pipe.Exec(ctx) // the script's error is in its command, and a wake that fails is no error
+	return cmd
+}

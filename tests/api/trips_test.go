@@ -84,7 +84,7 @@ func TestACreateIsOneScriptAndTheEnqueue(t *testing.T) {
 		for range 3 {
 			id := s.create(t, token, wish)
 			require.Equal(t, [][]string{
-				{"evalsha iapi:{i}:"}, {"evalsha asynq:{default}:t:" + id + ":1"},
+				{"evalsha iapi:{i}:"}, {"evalsha asynq:{default}:t:" + id + ":1", "xadd"},
 			}, sent.take())
 		}
 		keyed := merged(wish, map[string]any{"idempotencyKey": "k"})
