@@ -28,8 +28,7 @@ type Metric struct {
 	Tracing    bool          // every way to collect it traces; see NeedsTracing for those of which some do
 	Tenant     bool          // tenants may use it
 	Digest     string        // of the definition
-	measured   [][]string    // the fields of each variant that does not trace
-	traced     [][]string    // those of each variant that does
+	ways       []way         // those to collect it, in the document's order; none: it is of no document
 	Collectors []string      // how it is collected: KSTAT, PROCFS, ZFS, DTRACE; sorted, each once
 }
 
@@ -83,20 +82,45 @@ func (m *Metric) FieldTypes(operator bool) func(name string) (measure.FieldType,
 	}
 }
 
-// NeedsTracing reports whether measuring with the given fields (those of the predicate and the decompositions) can
-// only be done by tracing, and so is limited by MaxTTL.
+// systems are those that variants are for, as GOOS names them.
+var systems = []string{"linux", "illumos"}
+
+// way is what a variant of a metric can give, and where.
+type way struct {
+	systems []string // none: every system
+	traces  bool
+	fields  []string
+}
+
+// NeedsTracing reports whether measuring with the given fields (those of the predicate and the decompositions) can only be
+// done by tracing on some system, and so is limited by MaxTTL.
 func (m *Metric) NeedsTracing(fields ...string) bool {
 	if m.Tracing {
 		return true
 	}
-	return !slices.ContainsFunc(m.measured, func(have []string) bool { return m.covers(have, fields) })
+	measured := false
+	for _, system := range systems {
+		counts := m.collects(system, false, fields)
+		if !counts && m.collects(system, true, fields) {
+			return true
+		}
+		measured = measured || counts
+	}
+	return !measured
 }
 
 // Together reports whether there is a host at all, whatever its system, that can give all of these fields at once.
 func (m *Metric) Together(fields ...string) bool {
-	covers := func(have []string) bool { return m.covers(have, fields) }
-	unknown := len(m.measured)+len(m.traced) == 0 // a Metric that is of no document
-	return unknown || slices.ContainsFunc(m.measured, covers) || slices.ContainsFunc(m.traced, covers)
+	return len(m.ways) == 0 || slices.ContainsFunc(systems, func(system string) bool {
+		return m.collects(system, false, fields) || m.collects(system, true, fields)
+	})
+}
+
+// collects reports whether there is a way on a system, one that traces or one that does not, to give all of these fields.
+func (m *Metric) collects(system string, traces bool, fields []string) bool {
+	return slices.ContainsFunc(m.ways, func(w way) bool {
+		return w.traces == traces && (len(w.systems) == 0 || slices.Contains(w.systems, system)) && m.covers(w.fields, fields)
+	})
 }
 
 func (m *Metric) covers(have, asked []string) bool {

@@ -273,7 +273,7 @@ func (l *linter) lintWhen(path string, w When) {
 		l.add(path+".os", "it needs linux, illumos or both")
 	}
 	for _, name := range w.OS {
-		l.oneOf(path+".os", name, "linux", "illumos")
+		l.oneOf(path+".os", name, systems...)
 	}
 	for _, name := range w.Arch {
 		l.oneOf(path+".arch", name, "amd64", "arm64", "386", "arm", "riscv64", "ppc64le", "s390x")

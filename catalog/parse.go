@@ -240,12 +240,11 @@ func (d *document) definition(text []byte) *Definition {
 		m.Collectors = append(m.Collectors, v.Source.collector())
 		if v.Tracing() {
 			traces = true
-			m.traced = append(m.traced, v.Fields)
 			m.notesAddresses(v.Source)
 		} else {
 			m.Tracing = false
-			m.measured = append(m.measured, v.Fields)
 		}
+		m.ways = append(m.ways, way{v.When.OS, v.Tracing(), v.Fields})
 	}
 	slices.Sort(m.Collectors)
 	m.Collectors = slices.Compact(m.Collectors)

@@ -103,12 +103,16 @@ func TestTracingIsLimitedAndSelectedByWhatTheHostHas(t *testing.T) {
 
 func TestMetricWithBothKindsOfVariantsTracesOnlyForFieldsThatNeedIt(t *testing.T) {
 	m := Metric{
-		Fields:   []Field{{Name: "hostname", Builtin: true}, {Name: "disk"}, {Name: "latency"}},
-		measured: [][]string{{"disk"}},
+		Fields: []Field{{Name: "hostname", Builtin: true}, {Name: "disk"}, {Name: "size"}, {Name: "latency"}},
+		ways: []way{
+			{nil, false, []string{"disk"}}, {[]string{"illumos"}, false, []string{"disk", "size"}},
+			{[]string{"linux"}, true, []string{"disk", "size", "latency"}},
+		},
 	}
 	require.False(t, m.NeedsTracing())
 	require.False(t, m.NeedsTracing("disk", "hostname"))
 	require.True(t, m.NeedsTracing("disk", "latency"))
+	require.True(t, m.NeedsTracing("size"), "one system has it without, another has not")
 }
 
 func TestVersionRanges(t *testing.T) {
