@@ -9,13 +9,13 @@ import (
 // dictionary gives each term that some scope names a small number, and finds the numbers of the terms that a VM or a
 // host passes. Numbers of terms that no scope names any more are used again.
 type dictionary struct {
-	ids     map[term]uint32 // isVM, isOwner, isHost, isAlias, hostKnown
-	tags    map[string]*keyTerms
-	traits  map[string]*keyTerms
-	names   []term   // by number
-	users   []uint32 // by number: how often scopes name it
-	free    []uint32
-	aliases int // how many alias terms there are
+	ids    map[term]uint32 // isVM, isOwner, isHost, isAlias, hostKnown
+	tags   map[string]*keyTerms
+	traits map[string]*keyTerms
+	names  []term   // by number
+	users  []uint32 // by number: how often scopes name it
+	free   []uint32
+	named  [hostKnown + 1]int // by kind: how many of the terms in ids are of it
 }
 
 // keyTerms holds the terms about one key. Number 0 is never given, so that it means none.
@@ -79,9 +79,7 @@ func (d *dictionary) give(t term) uint32 {
 	keys := d.keys(t.kind)
 	if keys == nil {
 		d.ids[t] = n
-		if t.kind == isAlias {
-			d.aliases++
-		}
+		d.named[t.kind]++
 		return n
 	}
 	kt := keys[t.key]
@@ -108,9 +106,7 @@ func (d *dictionary) drop(n uint32) {
 	keys := d.keys(t.kind)
 	if keys == nil {
 		delete(d.ids, t)
-		if t.kind == isAlias {
-			d.aliases--
-		}
+		d.named[t.kind]--
 		return
 	}
 	kt := keys[t.key]
@@ -126,16 +122,11 @@ func (d *dictionary) drop(n uint32) {
 
 // passed appends the numbers of the named terms that a place passes.
 func (d *dictionary) passed(dst []uint32, p place) []uint32 {
-	add := func(t term) {
-		if n := d.ids[t]; n != 0 {
-			dst = append(dst, n)
-		}
-	}
 	if p.hostID != uuid.Nil {
-		add(term{kind: isHost, id: p.hostID})
+		dst = d.passedID(dst, isHost, p.hostID)
 	}
 	if p.host != nil {
-		add(term{kind: hostKnown})
+		dst = d.passedID(dst, hostKnown, uuid.Nil)
 		dst = passedTags(dst, d.traits, p.host.Traits)
 	}
 	if vm := p.vm; vm != nil {
@@ -145,17 +136,25 @@ func (d *dictionary) passed(dst []uint32, p place) []uint32 {
 }
 
 func (d *dictionary) passedVM(dst []uint32, vm *inventory.VM) []uint32 {
-	for _, t := range [...]term{{kind: isVM, id: vm.UUID}, {kind: isOwner, id: vm.Owner}} {
-		if n := d.ids[t]; n != 0 {
-			dst = append(dst, n)
-		}
-	}
-	if d.aliases > 0 && vm.Alias != "" {
+	dst = d.passedID(dst, isVM, vm.UUID)
+	dst = d.passedID(dst, isOwner, vm.Owner)
+	if d.named[isAlias] > 0 && vm.Alias != "" {
 		if n := d.ids[term{kind: isAlias, value: vm.Alias}]; n != 0 {
 			dst = append(dst, n)
 		}
 	}
 	return passedTags(dst, d.tags, vm.Tags)
+}
+
+// passedID looks for a term only where some scope names one of its kind: most clouds name no VM, and a look-up costs more
+// than all else that is asked about an identifier.
+func (d *dictionary) passedID(dst []uint32, k kind, id uuid.UUID) []uint32 {
+	if d.named[k] > 0 {
+		if n := d.ids[term{kind: k, id: id}]; n != 0 {
+			dst = append(dst, n)
+		}
+	}
+	return dst
 }
 
 func passedTags(dst []uint32, keys map[string]*keyTerms, tags map[string]string) []uint32 {

@@ -85,19 +85,17 @@ func (w *Worker) sweepHosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	digests, err := w.Store.Digests(ctx)
-	if err != nil {
-		return err
-	}
 	listed := make(map[uuid.UUID]bool, len(hosts))
 	for _, h := range hosts {
 		listed[h.UUID] = true
 	}
-	var missing []uuid.UUID
-	for _, id := range known {
-		if !listed[id] && digests[id].VMs == 0 {
-			missing = append(missing, id)
+	missing := slices.DeleteFunc(slices.Clone(known), func(id uuid.UUID) bool { return listed[id] })
+	if len(missing) > 0 {
+		digests, err := w.Store.Digests(ctx)
+		if err != nil {
+			return err
 		}
+		missing = slices.DeleteFunc(missing, func(id uuid.UUID) bool { return digests[id].VMs > 0 })
 	}
 	ok, err := w.may(ctx, GuardHosts, "CNAPI no longer lists %d of %d hosts", len(missing), len(known), len(hosts) == 0)
 	if err != nil || !ok {

@@ -277,7 +277,9 @@ func (s *service) lose(f *sim.Fleet, l loss) {
 	s.eventually(20*time.Second, l.name+": some are in a new epoch", func() error {
 		for i, a := range some.Agents {
 			now := a.Applied()
-			if now.Version.Epoch <= before[i].Epoch {
+			// Where records are kept, a host that is reconciled before its agent is heard has the same version as before again.
+			same := l.partly && now.Version == before[i]
+			if now.Version.Epoch <= before[i].Epoch && !same {
 				return fmt.Errorf("host %d is at %v, as before", i, now.Version)
 			}
 			if !runs(a, base) || runs(a, extra.ID) != l.partly {
