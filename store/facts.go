@@ -20,10 +20,11 @@ import (
 )
 
 var (
-	hintsScript = load("hints")
-	factsScript = load("mark", "facts")
-	hostScript  = load("mark", "host")
-	goneScript  = load("mark", "gone")
+	hintsScript   = load("hints")
+	confirmScript = load("confirm")
+	factsScript   = load("mark", "facts")
+	hostScript    = load("mark", "host")
+	goneScript    = load("mark", "gone")
 )
 
 // How many VMs and hosts one run of a script takes at most.
@@ -58,10 +59,10 @@ func vmArgs(args []any, vm inventory.VM) []any {
 // hint is what is noted of a VM, and what was before.
 type hint struct {
 	vm      uuid.UUID
-	host    string // "": gone
-	expect  string // remove the note if it names this host
-	before  uuid.UUID
-	refused bool // a newer read has noted something else
+	host    string      // "": gone
+	expect  string      // remove the note if it names this host
+	before  []uuid.UUID // hosts that the VM may still be on
+	refused bool        // a newer read has noted something else
 }
 
 // note writes hints in one round trip.
@@ -93,7 +94,7 @@ func (s *Store) note(ctx context.Context, asOf time.Time, hints []*hint) error {
 		for j, h := range parts[i] {
 			h.refused = reply[j] == "!"
 			if !h.refused && reply[j] != "" {
-				before, err := uuid.Parse(reply[j])
+				before, err := parseIDs(strings.Split(reply[j], ","))
 				if err != nil {
 					return fmt.Errorf("read the host of VM %s: %w", h.vm, err)
 				}
@@ -146,11 +147,13 @@ func (s *Store) PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) 
 		}
 		if vm.Placed() {
 			put[vm.Host] = append(put[vm.Host], vm)
-		} else if vm.Host != uuid.Nil && vm.Host != h.before {
+		} else if vm.Host != uuid.Nil && !slices.Contains(h.before, vm.Host) {
 			leave[vm.Host] = append(leave[vm.Host], vm)
 		}
-		if h.before != uuid.Nil && (h.before != vm.Host || !vm.Placed()) {
-			leave[h.before] = append(leave[h.before], vm)
+		for _, b := range h.before {
+			if b != vm.Host || !vm.Placed() {
+				leave[b] = append(leave[b], vm)
+			}
 		}
 	}
 	// New places first: a VM is never nowhere while it moves.
@@ -163,7 +166,46 @@ func (s *Store) PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) 
 			return nil, err
 		}
 	}
+	if err := s.confirm(ctx, asOf, vms, hints, hosts); err != nil {
+		return nil, err
+	}
 	return slices.Collect(maps.Keys(hosts)), nil
+}
+
+// confirm ends the notes of VMs whose facts have been written. Where a newer read has noted something meanwhile, what was
+// written is taken back: that read may have looked before it was there. What changed nothing needs no confirmation.
+func (s *Store) confirm(ctx context.Context, asOf time.Time, vms []inventory.VM, hints []*hint, hosts map[uuid.UUID]bool) error {
+	var calls []*call
+	var parts [][]int
+	per := make(map[shard][]int)
+	for i, vm := range vms {
+		moved := slices.ContainsFunc(hints[i].before, func(b uuid.UUID) bool { return b != vm.Host || !vm.Placed() })
+		if !hints[i].refused && (moved || hosts[vm.Host]) {
+			per[shardOf(vm.UUID)] = append(per[shardOf(vm.UUID)], i)
+		}
+	}
+	for sh, all := range per {
+		for chunk := range slices.Chunk(all, manyVMs) {
+			args := []any{micros(asOf)}
+			for _, i := range chunk {
+				args = append(args, vms[i].UUID.String(), hints[i].host)
+			}
+			calls = append(calls, &call{script: confirmScript, key: sh.prefix(), args: args})
+			parts = append(parts, chunk)
+		}
+	}
+	if err := s.doAll(ctx, calls); err != nil {
+		return err
+	}
+	back := make(map[uuid.UUID][]inventory.VM)
+	for i, c := range calls {
+		for j, v := range texts(c.reply) {
+			if vm := vms[parts[i][j]]; v == "!" && vm.Placed() {
+				back[vm.Host] = append(back[vm.Host], vm)
+			}
+		}
+	}
+	return s.changeFacts(ctx, asOf, "remove", back, hosts)
 }
 
 // changeFacts changes VMs of several hosts and adds those that have changed to hosts.
@@ -218,18 +260,24 @@ func (s *Store) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UU
 			continue
 		}
 		args = vmArgs(args, here[i])
-		if h.before != uuid.Nil && h.before != host {
-			leave[h.before] = append(leave[h.before], here[i])
+		for _, b := range h.before {
+			if b != host {
+				leave[b] = append(leave[b], here[i])
+			}
 		}
 	}
 	reply, err := s.do(ctx, factsScript, shardOf(host).prefix(), args...)
 	if err != nil {
 		return false, err
 	}
+	changed = number(at(reply, 0)) == 1
 	if err := s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool)); err != nil {
 		return false, err
 	}
-	return number(at(reply, 0)) == 1, s.forgetHints(ctx, asOf, host, texts(at(reply, 1)))
+	if err := s.confirm(ctx, asOf, here, hints, map[uuid.UUID]bool{host: changed}); err != nil {
+		return false, err
+	}
+	return changed, s.forgetHints(ctx, asOf, host, texts(at(reply, 1)))
 }
 
 // forgetHints removes what is noted of VMs that are not on a host any more, unless the note names another host.

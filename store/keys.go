@@ -29,6 +29,7 @@ func shardOf(id uuid.UUID) shard {
 //	vms:<host>           hash  VM → asof|digest|VM; see appendVM
 //	digests              hash  host → high|low|count
 //	vmhost               hash  VM → asof|host     a hint; host is empty once the VM is gone
+//	vmleft               hash  VM → hosts         that it may still be on, until a note's facts are confirmed to be written
 //	vmgone               zset  VM, time           hints that can be forgotten
 //	wanted, vwanted      hash  host or VM → count of marks
 //	dirty, vdirty        zset  host or VM, when marked; without urgency plus 10^15

@@ -189,11 +189,12 @@ func TestAVMThatIsReadOnTwoHostsIsLookedUp(t *testing.T) {
 	ctx := context.Background()
 	here, there, other := b.cloud.vms[vmID(1)], b.cloud.vms[vmID(1)], b.cloud.vms[vmID(2)]
 	here.Host, there.Host, other.Alias = hostID(1), hostID(2), "renamed"
-	for _, order := range [][]inventory.VM{{here, other, there}, {there, here, other}} {
+	reads := []store.HostVMs{{Host: here.Host, VMs: []inventory.VM{here}}, {Host: there.Host, VMs: []inventory.VM{there}}, {Host: other.Host, VMs: []inventory.VM{other}}}
+	for _, changed := range [][]inventory.VM{{here, other, there}, {there, here, other}, {there, other}, {other, here}} {
 		for _, truth := range []inventory.VM{here, there} {
 			b.cloud.set(func() { b.cloud.vms[vmID(1)], b.cloud.vms[vmID(2)] = truth, other })
 			c := comparison{Worker: w}
-			require.NoError(t, c.put(ctx, time.Now(), order))
+			require.NoError(t, c.put(ctx, time.Now(), changed, reads))
 			require.NoError(t, w.drain(ctx))
 			b.requireTrue()
 			for _, host := range []uuid.UUID{hostID(1), hostID(2)} {

@@ -53,7 +53,7 @@ func (c *comparison) compare(ctx context.Context, hosts []uuid.UUID) error {
 		}
 	}
 	// New places first, so that a VM that has moved between these hosts is never nowhere.
-	return errors.Join(failed, c.put(ctx, asOf, changed), c.replace(ctx, asOf, gone))
+	return errors.Join(failed, c.put(ctx, asOf, changed, now), c.replace(ctx, asOf, gone))
 }
 
 // read asks the inventory for the VMs of each host by itself. It returns the readings that succeeded, and why the others
@@ -91,10 +91,17 @@ func (c *comparison) read(ctx context.Context, hosts []uuid.UUID) (good []hostRe
 
 // put writes VMs that are not known as they were read on their hosts. Of one that was read on two hosts nobody knows which
 // reading is the newer, so it is looked up by itself.
-func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM) error {
+func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM, reads []store.HostVMs) error {
 	times := make(map[uuid.UUID]int, len(vms))
 	for i := range vms {
-		times[vms[i].UUID]++
+		times[vms[i].UUID] = 0
+	}
+	for _, r := range reads { // also where the reading says what is known: it may be the newer one
+		for i := range r.VMs {
+			if n, changed := times[r.VMs[i].UUID]; changed {
+				times[r.VMs[i].UUID] = n + 1
+			}
+		}
 	}
 	var once []inventory.VM
 	var moving []uuid.UUID
