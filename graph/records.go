@@ -18,15 +18,16 @@ type RecordWatcher interface {
 // recordFeed wakes those who follow an instrumentation. There is one reader of the stream for the process, however many
 // follow; who is slow is woken once for many changes.
 type recordFeed struct {
-	source RecordWatcher
-	log    *slog.Logger
+	source  RecordWatcher
+	log     *slog.Logger
+	recheck time.Duration // between looks at what no event tells
 
 	mu        sync.Mutex
 	followers map[instrumentation.ID]map[chan struct{}]struct{}
 }
 
-func newRecordFeed(source RecordWatcher, log *slog.Logger) *recordFeed {
-	return &recordFeed{source: source, log: log, followers: make(map[instrumentation.ID]map[chan struct{}]struct{})}
+func newRecordFeed(source RecordWatcher, recheck time.Duration, log *slog.Logger) *recordFeed {
+	return &recordFeed{source: source, log: log, recheck: recheck, followers: make(map[instrumentation.ID]map[chan struct{}]struct{})}
 }
 
 // follow returns what is signalled after changes, and how to end it.

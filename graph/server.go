@@ -40,6 +40,7 @@ type Options struct {
 	Delivery      Delivery
 	Authenticator identity.Authenticator
 	Records       RecordWatcher       // nil: instrumentationUpdated is not served
+	Recheck       time.Duration       // between looks for what no event tells those who follow an instrumentation; 15 s
 	JoinTokens    identity.JoinTokens // nil: exchangeJoinToken is refused
 	Admission     *delivery.Admission // of agents; nil: all are admitted
 	Limits        Limits
@@ -85,11 +86,14 @@ func New(o Options) (*Server, error) {
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
+	if o.Recheck <= 0 {
+		o.Recheck = 15 * time.Second
+	}
 	o.Limits = o.Limits.withDefaults()
 
 	s := &Server{opts: o, log: o.Logger, mux: http.NewServeMux(), present: presenter{o.Logger}, feed: &feed{o.Delivery}}
 	if o.Records != nil {
-		s.records = newRecordFeed(o.Records, o.Logger)
+		s.records = newRecordFeed(o.Records, o.Recheck, o.Logger)
 	}
 	schema := generated.NewExecutableSchema(generated.Config{
 		Resolvers:  &resolver{rules: o.Service, feed: s.feed, records: s.records, join: o.JoinTokens, clock: o.Clock},

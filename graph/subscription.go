@@ -3,6 +3,8 @@ package graph
 import (
 	"context"
 	"errors"
+	"reflect"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -108,21 +110,16 @@ func (s *subscriptionResolver) observe(ctx context.Context, host uuid.UUID, know
 	return out, nil
 }
 
-// InstrumentationUpdated sends the instrumentation as it stands, and again after every change of it.
+// InstrumentationUpdated sends the instrumentation as it stands, and again after changes of it and of how its sources fare. Who
+// is slow gets one event for many changes. What no event tells is looked for: agents that have gone offline, and changes whose
+// event was lost with a process.
 func (s *subscriptionResolver) InstrumentationUpdated(ctx context.Context, id string) (<-chan *model.Instrumentation, error) {
 	if s.records == nil {
 		return nil, &refusal{code: codeNotReady, message: "Changes cannot be followed here."}
 	}
 	changed, stop := s.records.follow(instrumentation.ID(id))
-	read := func() (*model.Instrumentation, error) {
-		found, err := s.rules.Get(ctx, caller(ctx), instrumentation.ID(id))
-		if err != nil {
-			return nil, err
-		}
-		return (*resolver)(s).view(ctx).one(ctx, found[0])
-	}
-	first, err := read()
-	if err == nil && first == nil {
+	first, err := s.picture(ctx, instrumentation.ID(id))
+	if err == nil && first.shown == nil {
 		err = instrumentation.ErrNotFound
 	}
 	if err != nil {
@@ -133,23 +130,54 @@ func (s *subscriptionResolver) InstrumentationUpdated(ctx context.Context, id st
 	go func() { // ends with ctx, which is the operation's
 		defer close(out)
 		defer stop()
-		for now := first; now != nil; {
-			select {
-			case <-ctx.Done():
-				return
-			case out <- now:
+		recheck := time.NewTicker(s.records.recheck)
+		defer recheck.Stop()
+		sent := picture{}
+		for now, news := first, true; now.shown != nil; {
+			if news || !now.same(sent) {
+				select {
+				case <-ctx.Done():
+					return
+				case out <- now.shown:
+				}
+				sent = now
 			}
 			select {
 			case <-ctx.Done():
 				return
 			case <-changed:
+				news = true
+			case <-recheck.C:
+				news = false
 			}
 			var err error
-			if now, err = read(); err != nil {
+			if now, err = s.picture(ctx, instrumentation.ID(id)); err != nil {
 				ws.EndWith(ctx, err)
 				return
 			}
 		}
 	}()
 	return out, nil
+}
+
+// picture is an instrumentation and how its sources fare.
+type picture struct {
+	shown    *model.Instrumentation // nil: it is gone
+	coverage *instrumentation.Coverage
+}
+
+func (p picture) same(q picture) bool {
+	return *p.coverage == *q.coverage && reflect.DeepEqual(p.shown.Record, q.shown.Record)
+}
+
+func (s *subscriptionResolver) picture(ctx context.Context, id instrumentation.ID) (p picture, err error) {
+	found, err := s.rules.Get(ctx, caller(ctx), id)
+	if err != nil {
+		return picture{}, err
+	}
+	if p.shown, err = (*resolver)(s).view(ctx).one(ctx, found[0]); err != nil || p.shown == nil {
+		return picture{}, err
+	}
+	p.coverage, err = (*instrumentationResolver)(s).Coverage(ctx, p.shown)
+	return p, err
 }

@@ -153,6 +153,22 @@ func TestFollowingAnInstrumentation(t *testing.T) {
 	})
 }
 
+// TestWhoFollowsIsToldOfWhatNoEventTells changes an instrumentation without an event, as when an agent goes offline.
+func TestWhoFollowsIsToldOfWhatNoEventTells(t *testing.T) {
+	a := newAPI(t, func(o *graph.Options) { o.Recheck = 2 * time.Millisecond })
+	id := a.created(t, "alice", wish())["id"].(string)
+	p := a.ready(t, "alice")
+	p.subscribe("1", `subscription($id: ID!) { instrumentationUpdated(id: $id) { name } }`, map[string]any{"id": id})
+	require.Contains(t, p.hear(), `"name":"one"`)
+	looks := a.calls()["Get"] + 3
+	require.Eventually(t, func() bool { return a.calls()["Get"] > looks }, 30*time.Second, time.Millisecond)
+	p.say(`{"type":"ping"}`)
+	require.Contains(t, p.hear(), `"pong"`, "nothing has changed, so nothing was told")
+	a.must(t, "alice", `mutation($i: UpdateInstrumentationInput!) { updateInstrumentation(input: $i) { userErrors { code } } }`,
+		map[string]any{"i": map[string]any{"id": id, "name": "two"}})
+	require.Contains(t, p.hear(), `"name":"two"`)
+}
+
 func TestOperationsOfAConnectionAreLimited(t *testing.T) {
 	eachLink(t, func(t *testing.T, newAPI newDoor) {
 		a := newAPI(t, func(o *graph.Options) { o.Websocket.MaxOperations = 2 })

@@ -81,10 +81,10 @@ func docChange(e redis.XMessage) (c DocChange, err error) {
 	return c, nil
 }
 
-// WatchRecords calls fn with the ids of records as they change, until ctx ends, and returns its error. gap is as for
-// WatchDocuments.
+// WatchRecords calls fn with the ids of records as they change, and of those that TellFares names, until ctx ends, and returns
+// its error. gap is as for WatchDocuments.
 func (s *Store) WatchRecords(ctx context.Context, fn func(ids []instrumentation.ID, gap bool)) error {
-	return s.follow(ctx, []string{record + "log"}, func(entries []redis.XMessage, gap bool) {
+	return s.follow(ctx, []string{record + "log", record + "fares"}, func(entries []redis.XMessage, gap bool) {
 		ids := make([]instrumentation.ID, len(entries))
 		for i, e := range entries {
 			ids[i] = instrumentation.ID(text(e.Values["id"]))

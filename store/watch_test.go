@@ -159,6 +159,8 @@ func TestWatchRecordsTellsWhatChanges(t *testing.T) {
 		require.Equal(t, r.ID, <-got)
 		require.NoError(t, s.SetState(ctx, r.ID, 1, instrumentation.Enabled, time.Time{}))
 		require.Equal(t, r.ID, <-got)
+		require.NoError(t, s.TellFares(ctx, "another", r.ID))
+		require.Equal(t, []instrumentation.ID{"another", r.ID}, []instrumentation.ID{<-got, <-got})
 		require.NoError(t, s.Remove(ctx, r.ID))
 		require.Equal(t, r.ID, <-got)
 		cancel()

@@ -13,7 +13,10 @@ import (
 	"iapi/instrumentation"
 )
 
-var judgeScript = load("judge")
+var (
+	judgeScript = load("judge")
+	faresScript = load("fares")
+)
 
 // maxLog is how many entries of the change log one call of Log reads.
 const maxLog = 1000
@@ -201,10 +204,35 @@ func (s *Store) ByState(ctx context.Context, n int, states ...instrumentation.St
 	return ids[:min(n, len(ids))], nil
 }
 
+// NextByState returns up to n instrumentations in a state that come after an id, oldest first; fewer than n are the last.
+func (s *Store) NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error) {
+	from := "-"
+	if after != "" {
+		from = "(" + string(after)
+	}
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	ids, err := s.client.ZRangeByLex(ctx, record+stateIndex(state), &redis.ZRangeBy{Min: from, Max: "+", Count: int64(n)}).Result()
+	if err != nil {
+		return nil, fault("read ids by state", err)
+	}
+	return toIDs(ids), nil
+}
+
 // MarkJudge marks instrumentations to have their state judged, and wakes a worker.
 func (s *Store) MarkJudge(ctx context.Context, ids ...instrumentation.ID) error {
 	for chunk := range slices.Chunk(ids, 1000) {
 		if _, err := s.do(ctx, judgeScript, record, anys(chunk)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TellFares has WatchRecords tell of instrumentations whose sources fare otherwise, while their records stand as they are.
+func (s *Store) TellFares(ctx context.Context, ids ...instrumentation.ID) error {
+	for chunk := range slices.Chunk(ids, 1000) {
+		if _, err := s.do(ctx, faresScript, record, anys(chunk)...); err != nil {
 			return err
 		}
 	}

@@ -49,7 +49,9 @@ func (s *fakeStore) Coverage(_ context.Context, ids ...instrumentation.ID) ([]in
 		for _, h := range s.hosts {
 			out[i].Expected += h.placed[id]
 		}
-		out[i].Running = out[i].Expected
+		if out[i].Running = out[i].Expected; s.failing[id] {
+			out[i].Running, out[i].Failed = 0, out[i].Expected
+		}
 	}
 	return out, nil
 }
@@ -117,6 +119,13 @@ func (s *fakeStore) MarkJudge(_ context.Context, ids ...instrumentation.ID) erro
 	return nil
 }
 
+func (s *fakeStore) TellFares(_ context.Context, ids ...instrumentation.ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = append(s.told, ids...)
+	return nil
+}
+
 func (s *fakeStore) ClaimJudge(_ context.Context, n int) (ids []instrumentation.ID, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,6 +177,13 @@ func (s *fakeStore) ByState(_ context.Context, _ int, states ...instrumentation.
 		}
 	}
 	return ids, nil
+}
+
+func (s *fakeStore) NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error) {
+	ids, err := s.ByState(ctx, n, state)
+	slices.Sort(ids)
+	ids = slices.DeleteFunc(ids, func(id instrumentation.ID) bool { return id <= after })
+	return ids[:min(n, len(ids))], err
 }
 
 func (s *fakeStore) PlacedHosts(_ context.Context, id instrumentation.ID) (hosts []uuid.UUID, _ error) {

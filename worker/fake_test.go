@@ -29,6 +29,8 @@ type fakeStore struct {
 	trimmed int // entries of the log that are gone
 	waiting map[instrumentation.ID]time.Time
 	judge   map[instrumentation.ID]bool
+	failing map[instrumentation.ID]bool // what does not run anywhere
+	told    []instrumentation.ID
 	guards  map[string]instrumentation.Guard
 	granted map[string]bool
 	leases  map[string]string

@@ -49,10 +49,12 @@ type Store interface {
 	Evaluated(ctx context.Context, id instrumentation.ID, revision int, stale time.Time) error
 	Unevaluated(ctx context.Context, olderThan time.Duration, n int) ([]store.Pending, error)
 	MarkJudge(ctx context.Context, ids ...instrumentation.ID) error
+	TellFares(ctx context.Context, ids ...instrumentation.ID) error
 	ClaimJudge(ctx context.Context, n int) ([]instrumentation.ID, error)
 	SetState(ctx context.Context, id instrumentation.ID, revision int, state instrumentation.State, enabledAt time.Time) error
 	Expiring(ctx context.Context, now time.Time, n int) ([]instrumentation.ID, error)
 	ByState(ctx context.Context, n int, states ...instrumentation.State) ([]instrumentation.ID, error)
+	NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error)
 	PlacedHosts(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Remove(ctx context.Context, id instrumentation.ID) error

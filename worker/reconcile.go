@@ -201,33 +201,62 @@ func (w *Worker) judge(ctx context.Context) (int, error) {
 	return len(ids), nil
 }
 
+// judgeAll notes in which state instrumentations are, and tells those who follow them how their sources fare.
 func (w *Worker) judgeAll(ctx context.Context, ids []instrumentation.ID) error {
-	recs, err := w.Store.Get(ctx, ids...)
-	if err != nil {
-		return fmt.Errorf("judge: %w", err)
-	}
-	coverage, err := w.Store.Coverage(ctx, ids...)
-	if err != nil {
-		return fmt.Errorf("judge: %w", err)
-	}
 	now := w.Clock()
-	for i, rec := range recs {
-		if rec == nil {
+	verdicts, err := w.verdicts(ctx, now, ids)
+	if err != nil {
+		return fmt.Errorf("judge: %w", err)
+	}
+	var told []instrumentation.ID
+	for _, v := range verdicts {
+		if !v.news() {
+			told = append(told, v.rec.ID)
 			continue
 		}
-		state := instrumentation.Judge(*rec, coverage[i], now)
 		var enabled time.Time
-		if state == instrumentation.Enabled && rec.EnabledAt.IsZero() {
+		if v.state == instrumentation.Enabled && v.rec.EnabledAt.IsZero() {
 			enabled = now
 		}
-		if state == rec.State && enabled.IsZero() || state == instrumentation.Expired {
-			continue // what has expired is the tick's, which first has the documents drop it
-		}
-		err := w.Store.SetState(ctx, rec.ID, rec.Revision, state, enabled)
+		err := w.Store.SetState(ctx, v.rec.ID, v.rec.Revision, v.state, enabled) // which tells as well
 		// A new revision is judged when it has been evaluated.
-		if err != nil && !errors.Is(err, instrumentation.ErrRevision) && !errors.Is(err, instrumentation.ErrNotFound) {
+		if err != nil && !gone(err) {
 			return fmt.Errorf("judge: %w", err)
 		}
 	}
+	if err := w.Store.TellFares(ctx, told...); err != nil {
+		return fmt.Errorf("tell how instrumentations fare: %w", err)
+	}
 	return nil
+}
+
+// verdict is which state a record should be in.
+type verdict struct {
+	rec   *instrumentation.Instrumentation
+	state instrumentation.State
+}
+
+// news reports whether that is to be noted. What has expired is the tick's, which first has the documents drop it.
+func (v verdict) news() bool {
+	first := v.state == instrumentation.Enabled && v.rec.EnabledAt.IsZero()
+	return v.state != instrumentation.Expired && (v.state != v.rec.State || first)
+}
+
+// verdicts judges those of the instrumentations that there are.
+func (w *Worker) verdicts(ctx context.Context, now time.Time, ids []instrumentation.ID) ([]verdict, error) {
+	recs, err := w.Store.Get(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	coverage, err := w.Store.Coverage(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]verdict, 0, len(recs))
+	for i, rec := range recs {
+		if rec != nil {
+			out = append(out, verdict{rec, instrumentation.Judge(*rec, coverage[i], now)})
+		}
+	}
+	return out, nil
 }

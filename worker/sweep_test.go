@@ -296,6 +296,31 @@ func TestWhatFollowsFromARecordIsReadFromIt(t *testing.T) {
 	require.Equal(t, 5, b.places())
 }
 
+func TestAJudgementThatIsNoNewsIsToldToThoseWhoFollow(t *testing.T) {
+	fake := newFakeStore()
+	b, w := standing(t, fake)
+	b.settle(w)
+	require.NoError(t, w.judgeAll(t.Context(), []instrumentation.ID{"i00001"}))
+	require.Equal(t, instrumentation.Enabled, b.get("i00001").State)
+	fake.told = nil
+	require.NoError(t, w.judgeAll(t.Context(), []instrumentation.ID{"i00001"}))
+	require.Equal(t, []instrumentation.ID{"i00001"}, fake.told)
+}
+
+// TestAJudgementThatWasLostIsMadeUpFor has what is enabled fare otherwise, and loses the mark.
+func TestAJudgementThatWasLostIsMadeUpFor(t *testing.T) {
+	fake := newFakeStore()
+	b, w := standing(t, fake)
+	b.settle(w)
+	require.NoError(t, w.drain(t.Context()))
+	require.NoError(t, w.rejudge(t.Context()))
+	require.Empty(t, fake.judge, "all is as it should be")
+	fake.failing = map[instrumentation.ID]bool{"i00001": true}
+	require.NoError(t, w.rejudge(t.Context()))
+	require.NoError(t, w.drain(t.Context()))
+	require.Equal(t, instrumentation.Degraded, b.get("i00001").State)
+}
+
 func TestWhatExpiresIsDroppedAndRemovedAfterSevenDays(t *testing.T) {
 	b, w := standing(t, newFakeStore())
 	ctx := context.Background()

@@ -52,13 +52,36 @@ func (w *Worker) requeue(ctx context.Context) error {
 	return nil
 }
 
-// rejudge has those judged again that are on their way to another state, in case their mark was lost with a worker.
+// rejudge has those judged again that should be in another state, in case their mark was lost with a process: all that are on
+// their way to another state, and of the enabled ones the next after those that it looked at last.
 func (w *Worker) rejudge(ctx context.Context) error {
 	ids, err := w.Store.ByState(ctx, many, instrumentation.Created, instrumentation.Updating, instrumentation.Degraded)
 	if err != nil {
 		return err
 	}
-	return w.Store.MarkJudge(ctx, ids...)
+	enabled, err := w.Store.NextByState(ctx, instrumentation.Enabled, w.rejudged, many)
+	if err != nil {
+		return err
+	}
+	w.rejudged = ""
+	if len(enabled) == many {
+		w.rejudged = enabled[many-1]
+	}
+	ids = append(ids, enabled...)
+	if len(ids) == 0 {
+		return nil
+	}
+	verdicts, err := w.verdicts(ctx, w.Clock(), ids)
+	if err != nil {
+		return err
+	}
+	var marked []instrumentation.ID
+	for _, v := range verdicts {
+		if v.news() {
+			marked = append(marked, v.rec.ID)
+		}
+	}
+	return w.Store.MarkJudge(ctx, marked...)
 }
 
 // expire has the documents drop what has expired. Agents have ended it by themselves. The state is set last, so that a

@@ -56,9 +56,10 @@ type Worker struct {
 	live     *live
 	metrics  *metrics
 	log      *slog.Logger
-	patience time.Duration // how long an evaluation waits for the documents of its hosts
-	keep     time.Duration // how often a sweep keeps how far it has come
-	term     time.Duration // for which the schedule is held at a time
+	rejudged instrumentation.ID // the enabled one that was looked at last; the tick's own
+	patience time.Duration      // how long an evaluation waits for the documents of its hosts
+	keep     time.Duration      // how often a sweep keeps how far it has come
+	term     time.Duration      // for which the schedule is held at a time
 }
 
 // New makes a Worker. It does nothing until Run.

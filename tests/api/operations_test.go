@@ -59,6 +59,38 @@ const whole = `id name owner wishDigest metric { id name } predicate { json text
   vms(first: 10) { edges { cursor node { id uuid host owner tags { key value } } status message } nodes { uuid } pageInfo { hasNextPage endCursor } totalCount }
   hosts(first: 10) { edges { node { id uuid name agent { online capabilities } } vms status message since } nodes { uuid } totalCount }`
 
+// TestWhoFollowsSeesHowSourcesFareWhileTheStateStands follows an instrumentation that is enabled because no agent is there,
+// so that an agent's report changes how its sources fare and nothing else.
+func TestWhoFollowsSeesHowSourcesFareWhileTheStateStands(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, st *store.Store) {
+		s := serve(t, st, nil)
+		owner, host := uuid.New(), uuid.New()
+		require.NoError(t, s.cloud.PutHost(vmapitest.Host{UUID: host, Hostname: "cn"}))
+		vm := placedVM(owner, host, "web", nil)
+		require.NoError(t, s.cloud.Put(vm))
+		tenant := s.tenant(t, owner)
+		id := s.create(t, tenant, map[string]any{"metric": "cpu.usage", "scope": map[string]any{"vms": []any{vm.UUID.String()}}})
+		follow := s.subscribe(t, tenant, `subscription($id: ID!) { instrumentationUpdated(id: $id) { state coverage { expected running offline } } }`, map[string]any{"id": id})
+		is := func(running, offline float64) func(map[string]any) bool {
+			return func(data map[string]any) bool {
+				now := at(t, data, "instrumentationUpdated")
+				return at(t, now, "state") == "ENABLED" && at(t, now, "coverage", "running") == running && at(t, now, "coverage", "offline") == offline
+			}
+		}
+		follow.until("its source is offline", is(0, 1))
+
+		join := s.mutate(t, "operator", "createJoinToken", "CreateJoinTokenInput", "token", map[string]any{"host": host.String()})["token"]
+		agent := at(t, s.must(t, "", agentdoc.ExchangeJoinToken, map[string]any{"input": map[string]any{"token": join, "host": host.String()}}), "exchangeJoinToken", "token").(string)
+		version := at(t, s.must(t, agent, `query($h: UUID!) { assignment(host: $h) { version { epoch generation hash } } }`, map[string]any{"h": host.String()}), "assignment", "version").(map[string]any)
+		s.must(t, agent, agentdoc.Report, map[string]any{"input": agentdoc.StatusReport{
+			Host: host, Session: uuid.New(), Sequence: 1, AgentVersion: "test", Capabilities: []string{"PROCFS"},
+			Applied:          &assignment.Version{Epoch: version["epoch"].(string), Generation: int64(version["generation"].(float64)), Hash: version["hash"].(string)},
+			Instrumentations: []agentdoc.InstrumentationStatus{{ID: id, Revision: 1, Status: "RUNNING"}},
+		}})
+		follow.until("its source runs", is(1, 0))
+	})
+}
+
 // TestEveryOperationOfTheContract goes once through all that the API can do, as its callers would, on both stores.
 func TestEveryOperationOfTheContract(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, st *store.Store) {
