@@ -99,11 +99,11 @@ func BenchmarkIdle(b *testing.B) {
 		})
 	}
 	dir := b.TempDir()
-	registry := collectors.New(collectors.Options{})
+	registry, shared := collectors.New(collectors.Options{}), &targets.Shared{}
 	a, err := agent.New(agent.Options{
 		Host: uuid.New(), Version: "bench", Session: alone{all, items}, Collectors: registry, Dir: dir,
 		OpenTarget: func(instrumentation string, t measure.Target) (agent.Queue, error) {
-			return targets.Open(t, targets.Options{Dir: filepath.Join(dir, "spool"), Name: instrumentation, HostID: uuid.Nil})
+			return targets.Open(t, targets.Options{Dir: filepath.Join(dir, "spool"), Name: instrumentation, HostID: uuid.Nil, Shared: shared})
 		},
 	})
 	require.NoError(b, err)

@@ -190,8 +190,19 @@ func (r *run) measure(ctx context.Context, probe collect.Probe, out *outlet, gau
 			stepped = false
 		}
 		r.report(out, res, err, denied, good, lastSample)
-		last, next = at, at.Add(granularity)
+		if can := atLeast(r.granularity(), res.Every); err == nil && can != granularity {
+			granularity, stepped = can, true // what follows has had a part of its interval told, or not been measured for all of it
+		}
+		last, next = at, at.Truncate(granularity).Add(granularity)
 	}
+}
+
+// atLeast is the granularity of a probe that gives something only at the multiples of every.
+func atLeast(granularity, every time.Duration) time.Duration {
+	if every <= 0 {
+		return granularity
+	}
+	return (granularity + every - 1) / every * every
 }
 
 // prolong tells the probe, where something of it runs by itself, when its end is not what it was.

@@ -88,6 +88,7 @@ var systems = []string{"linux", "illumos"}
 // way is what a variant of a metric can give, and where.
 type way struct {
 	systems []string // none: every system
+	places  []Place
 	traces  bool
 	fields  []string
 }
@@ -113,6 +114,13 @@ func (m *Metric) NeedsTracing(fields ...string) bool {
 func (m *Metric) Together(fields ...string) bool {
 	return len(m.ways) == 0 || slices.ContainsFunc(systems, func(system string) bool {
 		return m.collects(system, false, fields) || m.collects(system, true, fields)
+	})
+}
+
+// Measures reports whether there is a host at all, whatever its system, that can give all of these fields of such a place.
+func (m *Metric) Measures(place Place, fields ...string) bool {
+	return len(m.ways) == 0 || slices.ContainsFunc(m.ways, func(w way) bool {
+		return slices.Contains(w.places, place) && m.covers(w.fields, fields)
 	})
 }
 
@@ -354,7 +362,7 @@ type Save struct {
 	// Of bpftrace only, with Thread: the id of the thread that it is saved for, where that is not the current one. The
 	// entry is then not kept to zones, and the exit alone is; its exit always comes, so that nothing cleans up after it.
 	Of    string `yaml:"of"`
-	CType CType  `yaml:"ctype"` // empty: a number; else CTypeStr, CTypeChars or CTypeFSType
+	CType CType  `yaml:"ctype"` // empty: a number; else one of savedTypes
 	Expr  string `yaml:"expr"`
 }
 
@@ -368,12 +376,20 @@ const (
 	CTypeUint      CType = "uint"
 	CTypeStr       CType = "str"       // a text of the tracer's own, such as comm or execname
 	CTypeChars     CType = "chars"     // an array of characters in a structure of the kernel
-	CTypeText      CType = "text"      // an argument of a program's own probe: the address of its text, of which Length bytes are read
+	CTypeText      CType = "text"      // an argument of a program's own probe: the address of its text, of which Length bytes are read; 63 if it is saved
 	CTypeIP        CType = "ip"        // an address
 	CTypeFSType    CType = "fstype"    // of bpftrace only: the number of an open file; the type of the file system that it is on
 	CTypeStack     CType = "stack"     // of bpftrace only: kernel or user, of which Frames functions are kept
 	CTypeSubsecond CType = "subsecond" // has no expression: ms since the whole second of UTC
+	CTypeArguments CType = "arguments" // of bpftrace only, has no expression: the current process's, joined by spaces, the first ArgumentBytes of them
+	// Of bpftrace and of what is saved only.
+	CTypeRunning CType = "running" // nsecs, which stands still for the thread while it is on no CPU: nsecs less it is CPU time
+	CTypeReadAt  CType = "readat"  // the number of an open file; 1 more than where the next read of it begins
+	CTypeWriteAt CType = "writeat" // the number of an open file; 1 more than where the next write to it begins
 )
+
+// ArgumentBytes is how much there is of CTypeArguments.
+const ArgumentBytes = 64
 
 // TraceField is a field's value at a clause.
 type TraceField struct {

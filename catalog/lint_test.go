@@ -304,6 +304,16 @@ var brokenDocuments = []broken{
 	{"saved type", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: stack, expr: nsecs}", "cannot be saved here", true},
 	{"saved characters of anywhere", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: chars, expr: arg0}", "the member of a structure", false},
 	{"keys of an exit", "require: [t0]", "require: [t0]\n            at: [pid, tid]", "as many keys", false},
+	{"an expression for the arguments", "{ctype: str, expr: comm}", "{ctype: arguments, expr: comm}", "the compiler writes it", true},
+	{"arguments in D", "{ctype: str, expr: execname}", "{ctype: arguments}", "is none of", true},
+	{"arguments as a number", "{ctype: uint, expr: nsecs - $t0}", "{ctype: arguments}", "a field of type time comes from", false},
+	{"mapped arguments", "{ctype: str, expr: comm}", "{ctype: arguments, map: {a: b}}", "are not mapped", true},
+	{"running for a key", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: running, expr: nsecs}", "a thread's own", true},
+	{"running of another clock", "{key: [tid], expr: nsecs}", "{thread: true, ctype: running, expr: cpu}", "its expression is nsecs", false},
+	{"running without switches", "{key: [tid], expr: nsecs}", "{thread: true, ctype: running, expr: nsecs}", "sched:sched_switch is missing", false},
+	{"running in D", "{thread: true, expr: timestamp}", "{thread: true, ctype: running, expr: nsecs}", "cannot be saved here", true},
+	{"the place in a file in D", "{thread: true, expr: timestamp}", "{thread: true, ctype: readat, expr: arg0}", "cannot be saved here", true},
+	{"a saved text of the kernel", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: text, expr: arg0}", "a program's own probe", false},
 	{"clean-up with a statement", "key: [args->pid]}", "key: [args->pid], if: \"1; exit()\"}", "neither statements", true},
 }
 
@@ -394,6 +404,53 @@ func TestTracingExpressionsAreComparedWithTheAllowList(t *testing.T) {
 		l.lintTokens("x", expr, dLanguage, map[string]bool{"t0": true})
 		require.Equal(t, ok, len(l.issues) == 0, "%s: %v", expr, l.issues)
 	}
+}
+
+// Everything that a tracer has and a definition may not say is refused with its reason, in both languages.
+func TestWhatActsReadsOrForgesIsRefused(t *testing.T) {
+	all := 0
+	for reason, names := range map[string]string{
+		"acts on the machine":                 "system signal signal_thread override write_user skboutput stop raise copyout copyoutstr freopen ftruncate breakpoint panic chill",
+		"reads files or changes the language": "cat include define import macro config struct union typedef inline translator pragma sizeof",
+		"forges output or ends the program":   "printf print printa join time strftime errorf warnf debugf exit trace tracemem clear zero delete trunc speculate commit discard",
+		"reads any memory":                    "str buf kaddr uaddr uptr kptr reg copyin kstr stringof",
+		"tells of kernel or foreign code":     "ksym usym kstack ustack stack jstack func ufunc mod umod",
+		"costs without bound":                 "unroll while for loop if else return",
+		"belongs to the program's frame":      "BEGIN END interval count sum avg min max hist lhist quantize lquantize llquantize stats self this",
+		"asks whether something exists":       "cgroupid cgroup_path path",
+	} {
+		for name := range strings.FieldsSeq(names) {
+			all++
+			for lang, language := range map[string]language{"bpftrace": bpftraceLanguage, "D": dLanguage} {
+				for _, form := range []string{name, name + "()", name + `("x", 1)`, "pid + " + name + "(arg0)", "pid ? " + name + " : 0", "args->x[" + name + "]"} {
+					l := &linter{doc: new(document)}
+					l.lintTokens("x", form, language, map[string]bool{"t0": true})
+					require.Contains(t, fmt.Sprint(l.issues), name+" is refused: it "+reason, "%s in %s", form, lang)
+				}
+			}
+		}
+	}
+	require.Len(t, refused, all, "and nothing else is on the list")
+	for lang, probes := range map[*language][]string{
+		&bpftraceLanguage: {
+			"BEGIN", "END", "interval:s:1", "watchpoint:0x1000:8:w", "asyncwatchpoint:f:8:w", "iter:task", "tracepoint:*:*", "tracepoint:syscalls:sys_enter_*",
+			"kprobe:f+0x10", "kprobe:*", "kretprobe:f*", "uprobe:/bin/sh:main", "uretprobe:/bin/sh:main", "usdt:/tmp/x:a:b", "usdt:*:a:b", "usdt:/usr/bin/x:*",
+			"usdt:/usr/bin/x:a:b, BEGIN", "software:faults:1", "hardware:cache-misses:1", "kfunc:f", "fentry:f", "rawtracepoint:x", "profile:us:1", "profile:hz:1000", "self:signal:SIGUSR1", "bench:x",
+			"tracepoint:a:b /1/ { exit(); } tracepoint:a:c", "tracepoint:a:b,tracepoint:a:c",
+		},
+		&dLanguage: {
+			"BEGIN", "END", "ERROR", "dtrace:::BEGIN", "fbt:::", "fbt::f:entry", "fbt:genunix::entry", "fbt:genunix:fop_*:entry", "sdt:::*", "pid$target:::entry", "pid123:a:b:entry", "plockstat*:::x",
+			"profile:::tick-1s", "profile:::profile-4999", "syscall:::*", "syscall::*:entry", "io:::", "mysql*:::*", "lockstat:::x", "cpc:::x", "syscall:::entry /1/ { exit(0); } syscall:::return", "*", "",
+		},
+	} {
+		for _, probe := range probes {
+			require.False(t, lang.probe.MatchString(probe), probe)
+		}
+	}
+	for _, option := range []string{"destructive", "defaultargs", "incdir", "libdir", "cpp", "define", "grabanon", "zone", "stackframes", "jstackstrsize", "Z", "w", "C"} {
+		require.NotContains(t, dLanguage.options, option)
+	}
+	require.Empty(t, bpftraceLanguage.options)
 }
 
 func TestDocumentsAreBounded(t *testing.T) {

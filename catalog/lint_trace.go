@@ -15,13 +15,15 @@ type language struct {
 	program *regexp.Regexp // probes of programs, whose arguments may be addresses of their own text
 	names   []string       // builtin variables, functions and types
 	ctypes  []CType
+	saved   []CType // of what is saved, besides numbers
 	options []string
 }
 
 var bpftraceLanguage = language{
 	probe:   regexp.MustCompile(`^tracepoint:[a-z0-9_]+:[a-z0-9_]+$|^profile:hz:([1-9][0-9]?|1[0-9]{2})$|^kprobe:[A-Za-z0-9_]+$|^kretprobe:[A-Za-z0-9_]+$|^usdt:/(usr|opt)/[A-Za-z0-9_./-]+:[a-z0-9_]+:[a-z0-9_]+$`),
 	program: regexp.MustCompile(`^usdt:`),
-	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType, CTypeStack, CTypeSubsecond},
+	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType, CTypeStack, CTypeSubsecond, CTypeArguments},
+	saved:   []CType{CTypeStr, CTypeChars, CTypeText, CTypeFSType, CTypeRunning, CTypeReadAt, CTypeWriteAt},
 	names: []string{
 		"nsecs", "pid", "tid", "uid", "gid", "cpu", "comm", "cgroup", "retval", "args", "curtask", "ntop",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
@@ -33,10 +35,11 @@ var dLanguage = language{
 	probe:   regexp.MustCompile(`^(syscall|io|proc|sched|tcp|udp|ip)::[A-Za-z0-9_-]*:[a-z0-9-]+$|^profile:::profile-([1-9][0-9]?|1[0-9]{2})$|^(mysql|postgres|node|httpd|php|python|ruby)\*:::[a-z0-9-]+$|^sdt:::[a-z0-9-]+$|^(fbt|sdt):[a-z0-9_]+:[A-Za-z0-9_]+:[a-z0-9_-]+$`),
 	program: regexp.MustCompile(`^(mysql|postgres|node|httpd|php|python|ruby)\*:::`),
 	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeSubsecond},
+	saved:   []CType{CTypeStr, CTypeChars},
 	names: []string{
 		"timestamp", "vtimestamp", "walltimestamp", "execname", "pid", "ppid", "tid", "uid", "gid", "cpu", "zonename",
 		"probefunc", "probename", "probemod", "errno", "args", "curpsinfo", "curlwpsinfo", "curthread", "fds", "copyinstr", "lltostr",
-		"substr", "strjoin", "inet_ntoa", "inet_ntoa6", "NULL", "B_READ", "B_WRITE",
+		"substr", "strjoin", "strtok", "inet_ntoa", "inet_ntoa6", "NULL", "B_READ", "B_WRITE",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
 		"int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t",
 	},
@@ -166,7 +169,7 @@ func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, s
 		if !wordPattern.MatchString(name) {
 			l.add(path+".save."+name, "a name is a word of lower-case letters, digits and _")
 		}
-		l.lintSave(path+".save."+name, c.Save[name], lang)
+		l.lintSave(path+".save."+name, v, c, c.Save[name], lang)
 	}
 	if c.If != "" {
 		l.lintTokens(path+".if", c.If, lang, usable)
@@ -192,15 +195,26 @@ func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, s
 	}
 }
 
-func (l *linter) lintSave(path string, save Save, lang language) {
+func (l *linter) lintSave(path string, v *Variant, c *Clause, save Save, lang language) {
 	if save.Thread == (len(save.Key) > 0) {
 		l.add(path, "it is saved for the thread, or by a key, and not both")
 	}
 	for i, key := range save.Key {
 		l.lintTokens(fmt.Sprintf("%s.key[%d]", path, i), key, lang, nil)
 	}
-	if save.CType != "" && (!slices.Contains([]CType{CTypeStr, CTypeChars, CTypeFSType}, save.CType) || !slices.Contains(lang.ctypes, save.CType)) {
-		l.add(path+".ctype", "%q cannot be saved here: it is empty for a number, str, chars, or with bpftrace fstype", save.CType)
+	if save.CType != "" && !slices.Contains(lang.saved, save.CType) {
+		l.add(path+".ctype", "%q cannot be saved here: it is empty for a number, or one of %v", save.CType, lang.saved)
+	}
+	if save.CType == CTypeRunning {
+		if !save.Thread || save.Of != "" || save.Expr != "nsecs" {
+			l.add(path, "what is running is a thread's own, and its expression is nsecs")
+		}
+		if !slices.Contains(v.When.Tracepoints, "sched:sched_switch") {
+			l.add(path, "the tracepoint sched:sched_switch is missing from the variant's when")
+		}
+	}
+	if save.CType == CTypeText && (!argument.MatchString(save.Expr) || slices.ContainsFunc(c.Probes, func(probe string) bool { return !lang.program.MatchString(probe) })) {
+		l.add(path+".expr", "%q is refused: a text is an argument of a program's own probe", save.Expr)
 	}
 	if save.CType == CTypeChars && !charsOf.MatchString(save.Expr) {
 		l.add(path+".expr", "%q is refused: characters are the member of a structure of curtask, curthread or args", save.Expr)
@@ -223,7 +237,7 @@ var decoders = map[string][]CType{
 func ctypesOf(fieldType string) []CType {
 	switch fieldType {
 	case "string":
-		return []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType}
+		return []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType, CTypeArguments}
 	case typeStack:
 		return []CType{CTypeStack}
 	case "subsecond": // a clock that counts since the boot would give another one
@@ -254,11 +268,11 @@ func (l *linter) lintTraceField(path, name string, f TraceField, c *Clause, lang
 	if (f.CType == CTypeStack) != (f.Frames != 0) || f.Frames < 0 || f.Frames > 64 {
 		l.add(path+".frames", "a stack has from 1 to 64 frames, and nothing else has them")
 	}
-	if f.Map != nil && slices.Contains([]CType{CTypeStack, CTypeSubsecond, CTypeText, CTypeIP}, f.CType) {
+	if f.Map != nil && slices.Contains([]CType{CTypeStack, CTypeSubsecond, CTypeText, CTypeIP, CTypeArguments}, f.CType) {
 		l.add(path+".map", "the values of a %s are not mapped", f.CType)
 	}
 	switch f.CType {
-	case CTypeSubsecond:
+	case CTypeSubsecond, CTypeArguments:
 		if f.Expr != "" {
 			l.add(path+".expr", "the compiler writes it")
 		}
@@ -293,7 +307,7 @@ var charsOf = regexp.MustCompile(`^(curtask|curthread|args|args\[[0-9]\](\[0\])?
 
 // token is the grammar of expressions: names, $names, numbers, plain string constants, operators, spaces.
 var (
-	token       = regexp.MustCompile(`^(?:[A-Za-z_][A-Za-z0-9_]*|\$[A-Za-z0-9_]*|0x[0-9a-fA-F]+|[0-9]+|"[A-Za-z0-9_. -]*"|->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>?:()\[\],.]| +)`)
+	token       = regexp.MustCompile(`^(?:[A-Za-z_][A-Za-z0-9_]*|\$[A-Za-z0-9_]*|0x[0-9a-fA-F]+|[0-9]+|"[A-Za-z0-9_. ?-]*"|->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>?:()\[\],.]| +)`)
 	intType     = regexp.MustCompile(`^u?int(8|16|32|64)(_t)?$`)
 	tokenName   = regexp.MustCompile(`^[A-Za-z_]`)
 	copyinstrOf = regexp.MustCompile(`^copyinstr\((arg[0-9]|\$[a-z][a-z0-9_]*)\)`)

@@ -244,7 +244,7 @@ func (d *document) definition(text []byte) *Definition {
 		} else {
 			m.Tracing = false
 		}
-		m.ways = append(m.ways, way{v.When.OS, v.Tracing(), v.Fields})
+		m.ways = append(m.ways, way{v.When.OS, v.Places, v.Tracing(), v.Fields})
 	}
 	slices.Sort(m.Collectors)
 	m.Collectors = slices.Compact(m.Collectors)

@@ -105,14 +105,19 @@ func TestMetricWithBothKindsOfVariantsTracesOnlyForFieldsThatNeedIt(t *testing.T
 	m := Metric{
 		Fields: []Field{{Name: "hostname", Builtin: true}, {Name: "disk"}, {Name: "size"}, {Name: "latency"}},
 		ways: []way{
-			{nil, false, []string{"disk"}}, {[]string{"illumos"}, false, []string{"disk", "size"}},
-			{[]string{"linux"}, true, []string{"disk", "size", "latency"}},
+			{nil, []Place{Host}, false, []string{"disk"}}, {[]string{"illumos"}, []Place{Host, Zone}, false, []string{"disk", "size"}},
+			{[]string{"linux"}, []Place{Host}, true, []string{"disk", "size", "latency"}},
 		},
 	}
 	require.False(t, m.NeedsTracing())
 	require.False(t, m.NeedsTracing("disk", "hostname"))
 	require.True(t, m.NeedsTracing("disk", "latency"))
 	require.True(t, m.NeedsTracing("size"), "one system has it without, another has not")
+
+	require.True(t, m.Measures(Host, "latency", "disk"))
+	require.True(t, m.Measures(Zone, "size", "hostname"))
+	require.False(t, m.Measures(Zone, "latency"))
+	require.True(t, (&Metric{}).Measures(Zone, "latency"), "of a metric without a document nothing is known")
 }
 
 func TestVersionRanges(t *testing.T) {

@@ -187,7 +187,7 @@ func (of *shared) read(ctx context.Context, at time.Time) *reading {
 		res, r.err = of.probe.Collect(ctx, at)
 		r.res = Result{
 			Samples: append(r.res.Samples[:0], res.Samples...), Failures: append(r.res.Failures[:0], res.Failures...),
-			Primed: res.Primed, Notice: res.Notice,
+			Primed: res.Primed, Notice: res.Notice, Every: res.Every,
 		}
 	}
 	if ctx.Err() != nil {
@@ -218,7 +218,7 @@ func (p *part) show(res *Result) {
 		_, found := slices.BinarySearchFunc(zones, id, compareZones)
 		return found || p.whole
 	}
-	p.result = Result{Samples: p.result.Samples[:0], Failures: p.result.Failures[:0], Primed: res.Primed, Notice: res.Notice}
+	p.result = Result{Samples: p.result.Samples[:0], Failures: p.result.Failures[:0], Primed: res.Primed, Notice: res.Notice, Every: res.Every}
 	for _, s := range res.Samples {
 		if mine(s.Zone) {
 			p.result.Samples = append(p.result.Samples, s)

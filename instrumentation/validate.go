@@ -68,6 +68,7 @@ func (s *Service) build(c identity.Caller, owner uuid.UUID, in CreateInput) (Ins
 	rec.Tracing = metric != nil && metric.NeedsTracing(slices.Concat(in.Predicate.Fields(), in.Decompositions)...)
 	rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL)
 	r.scope(in.Scope)
+	r.place(metric, in.Scope, in.Predicate.Fields(), in.Decompositions)
 	rec.Targets = r.targets(in.Targets)
 	rec.Tags = r.tags(in.Tags)
 	rec.Granularity = r.granularity(in.Granularity)
@@ -87,6 +88,9 @@ func (s *Service) apply(c identity.Caller, rec *Instrumentation, in UpdateInput,
 	}
 	if in.Scope.Set {
 		r.scope(in.Scope.Value)
+		if metric, ok := s.metricInUse(rec.Metric); ok {
+			r.place(metric, in.Scope.Value, rec.Predicate.Fields(), rec.Decompositions)
+		}
 		rec.Scope = in.Scope.Value
 	}
 	if in.Targets.Set {
@@ -240,6 +244,25 @@ func (r *rules) together(m *catalog.Metric, in CreateInput) {
 	}
 	if m.NeedsTracing(asked...) && mixesZones(in.Predicate) {
 		r.add(CodeInvalidPredicate, []string{"predicate"}, "what is traced cannot have zonename in one or with other fields")
+	}
+}
+
+// place refuses what no host could measure of the places that the scope means: every agent would refuse it.
+func (r *rules) place(m *catalog.Metric, s Scope, predicate, decompositions []string) {
+	if m == nil || !r.judged("scope") || !r.judged("predicate") || !r.judged("decompositions") {
+		return
+	}
+	place, of, other := catalog.Host, "whole hosts", "machines"
+	if s.Zones(r.owner) {
+		place, of, other = catalog.Zone, other, of
+	}
+	fields := slices.Concat(predicate, decompositions)
+	switch {
+	case m.Measures(place, fields...), !m.Together(fields...): // nor anywhere else, which has been said
+	case !m.Measures(place):
+		r.add(CodeInvalidScope, []string{"scope"}, "%s is measured of %s, and this scope means %s", m.Name, other, of)
+	default:
+		r.add(CodeInvalidScope, []string{"scope"}, "no host can give the fields %s of %s for %s, which this scope means", strings.Join(slices.Compact(slices.Sorted(slices.Values(fields))), ", "), m.Name, of)
 	}
 }
 

@@ -85,7 +85,11 @@ func TestSessionPollsWhateverKeepsWebsocketsFromPassing(t *testing.T) {
 			through.ErrorLog = proxy.Config.ErrorLog
 			proxy.Start()
 			t.Cleanup(proxy.Close)
-			client := &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 300 * time.Millisecond}}
+			transport := &http.Transport{}
+			if name == "the upgrade is never answered" {
+				transport.ResponseHeaderTimeout = time.Second
+			}
+			client := &http.Client{Transport: transport}
 			t.Cleanup(client.CloseIdleConnections)
 			_, got := start(t, Options{Servers: []string{proxy.URL}, Client: client, PollEvery: 20 * time.Millisecond}, Version{})
 			require.Equal(t, int64(9), receive(t, got).Version.Generation)
@@ -121,7 +125,7 @@ func TestSessionReturnsToWebsocketsWhenTheyPassAgain(t *testing.T) {
 	require.Equal(t, &Version{Epoch: "0000000000000001", Generation: 3, Hash: "h"}, receive(t, arrived), "it resumes with what it polled")
 	require.Equal(t, int64(4), receive(t, got).Version.Generation)
 	before := polls.Load()
-	require.Never(t, func() bool { return polls.Load() > before }, 200*time.Millisecond, 20*time.Millisecond, "it polls no more")
+	require.Never(t, func() bool { return polls.Load() > before+1 }, 200*time.Millisecond, 20*time.Millisecond, "it polls no more, but for one that was under way")
 	require.Empty(t, got)
 }
 
@@ -141,7 +145,7 @@ func TestSessionTriesAWebsocketAgainSoonAtFirst(t *testing.T) {
 }
 
 func TestPollingEndsWhenAnotherAgentHasTakenOver(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	a := newAPI(t, nil)
 	answer, polls := polled(3)
@@ -150,7 +154,7 @@ func TestPollingEndsWhenAnotherAgentHasTakenOver(t *testing.T) {
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- s.pollFor(ctx, time.Hour, func(Assignment) {}) }()
-	require.Eventually(t, func() bool { return polls.Load() > 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return polls.Load() > 2 }, time.Minute, time.Millisecond)
 	s.superseded <- struct{}{} // as Report does when the API says so
 	require.ErrorIs(t, receive(t, ended), ErrSuperseded)
 

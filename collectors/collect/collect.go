@@ -68,6 +68,8 @@ type Result struct {
 	Failures []ZoneFailure
 	Primed   bool   // this call has only read the first values
 	Notice   string // what operators should know of a probe that measures all the same, "" for nothing
+	// Every is how rarely, for the time being, the probe gives anything: at the multiples of so much, at least a second. 0: whenever it is asked.
+	Every time.Duration
 }
 
 // Sample is the value of one source and one combination of discrete fields.

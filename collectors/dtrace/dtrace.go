@@ -3,7 +3,7 @@
 // them.
 //
 // What is measured comes first. A program ends by itself when its time is over, dies with this process, and is stopped,
-// and its definition quarantined, when it costs more than its budget. Equal wishes of one owner share a program. The zones
+// and its definition quarantined, when it costs more than its budget or prints too much. Equal wishes of one owner share a program. The zones
 // that a program is kept to are in a map of its own, which is kept up to date while it runs. A program that has died is not
 // started again: its probes tell why.
 package dtrace
@@ -42,6 +42,7 @@ type Options struct {
 
 	MaxPrograms int           // tracing programs at a time; default 8
 	Window      time.Duration // over which the cost of a program is measured; default 10 s
+	OutputLimit int64         // bytes that a program may print each second, but for a burst of some seconds; default 8 MiB
 	Quarantine  time.Duration // for which a definition that went over its budget is refused; default 24 h
 
 	StartTimeout time.Duration // from the start of a tracer to its first event; default 30 s
@@ -51,6 +52,8 @@ type Options struct {
 	DTrace   string
 	Proc     string // default /proc
 	Sys      string // default /sys
+
+	Wall func() time.Time // the wall clock, which may be set at any time; default the kernel's
 
 	Logger *slog.Logger
 }
@@ -62,6 +65,7 @@ type Engine struct {
 	devices    program.Devices
 	quarantine *quarantine
 	stats      func() // ends what New began
+	rarely     int64  // seconds of an interval of a program that is above its budget
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -75,6 +79,14 @@ type Engine struct {
 
 var _ collect.Engine = (*Engine)(nil)
 
+// wallOffset is what is added to the time since boot to give the time since 1970.
+func (e *Engine) wallOffset() time.Duration {
+	if e.opts.Wall == nil {
+		return wallOffset()
+	}
+	return time.Duration(e.opts.Wall().UnixNano()) - sinceBoot()
+}
+
 // firstWhence is a number that no lseek of a program has in earnest.
 const firstWhence = 0x1a91_0000
 
@@ -82,6 +94,7 @@ const firstWhence = 0x1a91_0000
 func New(o Options) (*Engine, error) {
 	o.MaxPrograms = cmp.Or(o.MaxPrograms, 8)
 	o.Window = cmp.Or(o.Window, 10*time.Second)
+	o.OutputLimit = cmp.Or(o.OutputLimit, 8<<20)
 	o.Quarantine = cmp.Or(o.Quarantine, 24*time.Hour)
 	o.StartTimeout = cmp.Or(o.StartTimeout, 30*time.Second)
 	o.StopTimeout = cmp.Or(o.StopTimeout, 500*time.Millisecond)
@@ -102,7 +115,7 @@ func New(o Options) (*Engine, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		opts: o, log: o.Logger, devices: devices{o.Sys}, quarantine: q, stop: cancel, done: make(chan struct{}),
-		programs: map[string]*running{}, stats: meterPrograms(o.Logger),
+		programs: map[string]*running{}, stats: meterPrograms(o.Logger), rarely: 10,
 	}
 	go e.supervise(ctx)
 	return e, nil

@@ -92,7 +92,7 @@ func TestDTraceIsDriven(t *testing.T) {
 			require.True(t, res.Samples[2].Other)
 			require.Equal(t, res.Samples[0].Value, 4*res.Samples[2].Value, "what the rows lack of the total")
 			return true
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 	collected(a)
 

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -71,6 +72,54 @@ func obey(command string) {
 		}
 	case "cgroup":
 		must(os.WriteFile(rest+"/cgroup.procs", []byte("0"), 0o644))
+	case "run": // a program that does nothing, with these arguments
+		must((&exec.Cmd{Path: "/bin/true", Args: strings.Split(rest, "|")}).Run())
+	case "title": // overwrites its own arguments, as daemons do
+		last := os.Args[len(os.Args)-1]
+		own := unsafe.Slice(unsafe.StringData(os.Args[0]), int(uintptr(unsafe.Pointer(unsafe.StringData(last)))-uintptr(unsafe.Pointer(unsafe.StringData(os.Args[0]))))+len(last))
+		clear(own)
+		copy(own, rest)
+	case "getrandom": // that many times a lot of work within the kernel; tells how many ns of CPU time the calls took
+		n, err := strconv.Atoi(rest)
+		must(err)
+		lot := make([]byte, 4<<20)
+		var before, after unix.Timespec
+		must(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &before))
+		for range n {
+			for done := 0; done < len(lot); { // by the call itself, which the library does without; signals cut it short
+				got, _, err := syscall.RawSyscall(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&lot[done])), uintptr(len(lot)-done), 0)
+				if err == 0 {
+					done += int(got)
+				} else if err != unix.EINTR {
+					panic(err)
+				}
+			}
+		}
+		must(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &after))
+		fmt.Println(after.Nano() - before.Nano())
+	case "offsets":
+		at := func(flags int) *os.File {
+			f, err := os.OpenFile(rest, flags|os.O_CREATE, 0o600)
+			must(err)
+			return f
+		}
+		each := func(_ int64, err error) { must(err) }
+		n := func(n int, err error) (int64, error) { return int64(n), err }
+		f := at(os.O_RDWR)
+		for range 3 {
+			each(n(f.Write(make([]byte, 4097))))
+		}
+		each(n(f.WriteAt(make([]byte, 5), 7001)))
+		each(n(f.ReadAt(make([]byte, 6), 7002)))
+		each(f.Seek(77, io.SeekStart))
+		each(n(f.Read(make([]byte, 8))))
+		each(n(f.Read(make([]byte, 9))))
+		each(n(unix.Preadv(int(f.Fd()), [][]byte{make([]byte, 10)}, 7003)))
+		must(f.Close())
+		f = at(os.O_RDWR | os.O_APPEND)
+		each(n(f.Read(make([]byte, 11))))
+		each(n(f.Write(make([]byte, 12))))
+		must(f.Close())
 	case "exec":
 		must(exec.Command("/bin/true").Run())
 	case "threads":
@@ -157,9 +206,13 @@ type helper struct {
 	out *bufio.Reader
 }
 
-func newHelper(t testing.TB) *helper {
+// newHelper starts one with the arguments, of which the first is its name; none: what its file is called.
+func newHelper(t testing.TB, args ...string) *helper {
 	t.Helper()
 	h := &helper{t: t, cmd: exec.Command(os.Args[0])}
+	if len(args) > 0 {
+		h.cmd.Args = args
+	}
 	h.cmd.Env = append(os.Environ(), helperEnv+"=1")
 	h.cmd.Stderr = os.Stderr
 	var err error
@@ -229,7 +282,7 @@ func needTracer(t testing.TB) {
 func newEngine(t testing.TB, o Options) *Engine {
 	t.Helper()
 	if o.StartTimeout == 0 {
-		o.StartTimeout = time.Minute // the machines of tests are busy
+		o.StartTimeout = 5 * time.Minute // the machines of tests are busy
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -273,7 +326,7 @@ func drain(t testing.TB, p collect.Probe, into *tally) {
 		into.sums, into.buckets = map[string]float64{}, map[string]int64{}
 	}
 	end := time.Now().Truncate(time.Second).Add(time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		res, err := p.Collect(ctx, end)

@@ -80,7 +80,7 @@ func (l *liveMaps) open(proc string, pid int) error {
 }
 
 func wantsMap(name string) bool {
-	return name == program.ScopeMap || name == program.OffsetMap || name == program.EndMap
+	return name == program.ScopeMap || name == program.OffsetMap || name == program.EndMap || name == program.EveryMap
 }
 
 func (l *liveMaps) close() {

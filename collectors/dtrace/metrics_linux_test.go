@@ -323,6 +323,6 @@ func postgres(t testing.TB, bin string) string {
 	})
 	require.Eventually(t, func() bool {
 		return exec.Command(bin+"/psql", "-h", dir, "-U", "postgres", "-c", "", "postgres").Run() == nil
-	}, 30*time.Second, 100*time.Millisecond)
+	}, time.Minute, 100*time.Millisecond)
 	return dir
 }

@@ -145,10 +145,15 @@ func (p *probe) SetZones(ctx context.Context, zones []uuid.UUID) error {
 // one.
 func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, error) {
 	p.result.Samples, p.result.Failures, p.result.Primed = p.result.Samples[:0], p.result.Failures[:0], !p.primed
-	p.result.Notice = p.run.noticed()
+	var every int64
+	p.result.Notice, every = p.run.noticed()
+	p.result.Every = time.Duration(every) * time.Second
 	end := at.Unix()
 	late := false
 	if p.primed {
+		if end%every != 0 && p.run.failure() == nil {
+			return p.result, nil // what has been counted comes with the interval's end
+		}
 		var err error
 		if late, err = p.await(ctx, end); err != nil {
 			return collect.Result{}, err

@@ -22,15 +22,15 @@ type process struct {
 	says *tail
 }
 
-// launchProcess starts a program, with nothing of this process's environment, whose output goes to read. The tracer is
-// killed when this process dies, by any signal: the kernel does it when the thread ends that has started it, so that
+// launchProcess starts a program, with nothing of this process's environment, whose output goes to read as far as it is not
+// too much. The tracer is killed when this process dies, by any signal: the kernel does it when the thread ends that has started it, so that
 // thread does nothing else until the tracer is gone.
-func launchProcess(path string, args, env []string, read func(io.Reader) error) (*process, error) {
+func launchProcess(path string, args, env []string, limit *flow, read func(io.Reader) error) (*process, error) {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the tracer: %w", err)
 	}
-	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{}), says: &tail{}}
+	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{}), says: &tail{flow: limit}}
 	p.cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}, env...)
 	p.cmd.Dir = "/"
 	p.cmd.Stdout, p.cmd.Stderr = in, p.says
@@ -62,8 +62,8 @@ func launchProcess(path string, args, env []string, read func(io.Reader) error) 
 		defer close(heard)
 		defer out.Close()
 		// What it prints after an error of reading is not read: it dies of its next line.
-		if err := read(out); err != nil {
-			p.says.note("its output could not be read: " + err.Error())
+		if err := read(limit.of(out)); err != nil {
+			p.says.note("its output could not be read: " + err.Error() + "\n")
 		}
 	}()
 	return p, nil
@@ -95,24 +95,30 @@ func (p *process) end(timeout time.Duration) error {
 
 // tail keeps the end of what a tracer says about itself.
 type tail struct {
+	flow *flow
 	mu   sync.Mutex
 	text []byte
 }
 
 const maxTail = 4 << 10
 
-// Write implements io.Writer.
+// Write implements io.Writer. It fails when that is too much; then nothing more is read.
 func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if n := len(t.text); n > 2*maxTail {
-		t.text = append(t.text[:0], t.text[n-maxTail:]...)
+	if err := t.flow.take(len(p)); err != nil {
+		return 0, err
 	}
+	t.note(string(p))
 	return len(p), nil
 }
 
-func (t *tail) note(text string) { _, _ = t.Write([]byte(text + "\n")) }
+func (t *tail) note(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, text...)
+	if n := len(t.text); n > 2*maxTail {
+		t.text = append(t.text[:0], t.text[n-maxTail:]...)
+	}
+}
 
 // harmless is said by every bpftrace on a kernel that accounts memory by cgroup.
 const harmless = "couldn't set RLIMIT_MEMLOCK"

@@ -31,6 +31,7 @@ type running struct {
 	over       chan struct{} // closed when its tracer is gone, or never was
 	abandoned  chan struct{} // closed when nobody waits for its start any more
 
+	flow  *flow    // of the tracer's output
 	proc  *process // after ready; nil if it never ran
 	maps  liveMaps
 	usage usage // belongs to the supervisor
@@ -47,6 +48,7 @@ type running struct {
 	latest  int64                // the second of the last interval
 	heard   time.Time            // when it came
 	notice  string               // what its probes tell while it measures
+	every   int64                // seconds of an interval
 	changed chan struct{}        // closed, and made anew, with each interval and at the end
 }
 
@@ -54,7 +56,7 @@ func newRunning(e *Engine, key string, d *catalog.Definition, compiled *program.
 	return &running{
 		engine: e, key: key, definition: d, compiled: compiled, begun: time.Now(),
 		ready: make(chan struct{}), over: make(chan struct{}), abandoned: make(chan struct{}), scope: map[uint64]uint64{},
-		probes: map[*probe]struct{}{}, numbers: map[uuid.UUID]uint64{}, changed: make(chan struct{}),
+		probes: map[*probe]struct{}{}, numbers: map[uuid.UUID]uint64{}, changed: make(chan struct{}), flow: newFlow(e.opts.OutputLimit), every: 1,
 	}
 }
 
@@ -106,7 +108,7 @@ func (r *running) failure() error {
 func (r *running) launch() error {
 	end := r.ending()
 	remote := program.Remote{Left: end - sinceBoot(), PID: os.Getpid(), Whence: r.whence}
-	file, err := writeProgram(r.compiled.Text(program.Clock{Offset: wallOffset(), End: end, Remote: remote}))
+	file, err := writeProgram(r.compiled.Text(program.Clock{Offset: r.engine.wallOffset(), End: end, Remote: remote}))
 	if err != nil {
 		r.engine.gone(r)
 		close(r.over)
@@ -124,7 +126,7 @@ func (r *running) launch() error {
 		path, args, env = r.engine.opts.DTrace, []string{"-q", "-Z", "-s", file}, nil
 		read = func(stream io.Reader) error { return output.D(stream, handler) }
 	}
-	proc, err := launchProcess(path, args, env, read)
+	proc, err := launchProcess(path, args, env, r.flow, read)
 	if err != nil {
 		r.engine.gone(r)
 		close(r.over)
@@ -132,6 +134,9 @@ func (r *running) launch() error {
 	}
 	r.proc = proc
 	if err := r.await(proc, started); err != nil {
+		if r.flow.isOver() { // whatever else followed from it
+			err = r.flooded()
+		}
 		r.fail(collect.Refusal(err)) // before the tracer's end is the reason
 		ended := proc.end(0)
 		r.watch()
@@ -150,6 +155,8 @@ func (r *running) await(proc *process, started <-chan struct{}) error {
 	case <-started:
 	case <-proc.done:
 		return startError(proc)
+	case <-r.flow.over:
+		return r.flooded()
 	case <-timer.C:
 		return collect.Errorf(collect.Failed, "the tracer did not start within %s: %s", r.engine.opts.StartTimeout, proc.says)
 	case <-r.abandoned:
@@ -163,9 +170,24 @@ func (r *running) await(proc *process, started <-chan struct{}) error {
 	return nil
 }
 
-// watch notes the end of the tracer.
+// flooded says that the tracer has printed too much.
+func (r *running) flooded() *collect.Error {
+	return collect.Errorf(collect.OverBudget, "tracing %s printed more than %d bytes a second, which is the most", r.metric(), r.flow.rate)
+}
+
+// watch notes the end of the tracer, and ends one that prints too much.
 func (r *running) watch() {
-	<-r.proc.done
+	select {
+	case <-r.proc.done:
+	case <-r.flow.over:
+	}
+	if r.flow.isOver() { // the end may be that nothing of it is read any more
+		r.engine.condemn(r, r.flooded())
+		if err := r.proc.end(r.engine.opts.StopTimeout); err != nil {
+			r.engine.log.Error("a tracing program could not be stopped", "metric", r.metric(), "error", err)
+		}
+		<-r.proc.done
+	}
 	text := r.proc.says.String()
 	switch err := r.proc.err; {
 	case err != nil && text != "":
@@ -263,10 +285,25 @@ func (r *running) setNotice(text string) {
 	r.notice = text
 }
 
-func (r *running) noticed() string {
+func (r *running) noticed() (notice string, every int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.notice
+	return r.notice, r.every
+}
+
+// setEvery has the program give out an interval every so many seconds. What it counts stays exact; what it costs to print
+// and to read falls. A program in D cannot be told.
+func (r *running) setEvery(seconds int64) error {
+	if _, every := r.noticed(); every == seconds || r.compiled.Language == program.D {
+		return nil
+	}
+	if err := r.maps.put(program.EveryMap, uint64(seconds)); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.every = seconds
+	return nil
 }
 
 // deliver takes an interval from the tracer's output and gives it to all probes.

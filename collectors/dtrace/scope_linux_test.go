@@ -90,7 +90,7 @@ func TestAProgramIsKeptToItsZones(t *testing.T) {
 	nested := c[0].Nested(t, "inner")
 	info, err := os.Stat(nested)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return p.run.holds(inode(info)) }, 10*time.Second, 10*time.Millisecond, "what a zone makes within itself is part of it")
+	require.Eventually(t, func() bool { return p.run.holds(inode(info)) }, time.Minute, 10*time.Millisecond, "what a zone makes within itself is part of it")
 	h.do("cgroup "+nested, "getppid 30")
 	require.Equal(t, map[string]float64{a: 30, b: 0}, drained(t, p).sums)
 

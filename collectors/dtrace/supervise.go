@@ -22,14 +22,14 @@ func (e *Engine) supervise(ctx context.Context) {
 	defer close(e.done)
 	tick := time.NewTicker(min(lookAgain, e.opts.Window))
 	defer tick.Stop()
-	offset := wallOffset()
+	offset := e.wallOffset()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := wallOffset()
+		now := e.wallOffset()
 		stepped := (now - offset).Abs() > maxDrift
 		if stepped {
 			offset = now
@@ -57,15 +57,15 @@ func (e *Engine) look(r *running, stepped bool) {
 		return
 	}
 	if stepped && r.compiled.Language == program.Bpftrace {
-		if err := r.maps.put(program.OffsetMap, uint64(max(0, wallOffset()))); err != nil && r.failure() == nil {
+		if err := r.maps.put(program.OffsetMap, uint64(max(0, e.wallOffset()))); err != nil && r.failure() == nil {
 			e.log.Warn("a tracing program could not be told of the clock's step", "metric", r.metric(), "error", err)
 		}
 	}
 	e.charge(r)
 }
 
-// charge compares what a program costs with its budget: above it its probes tell, above twice of it in two windows in
-// a row the end.
+// charge compares what a program costs with its budget. Above it its probes tell, and it gives out its intervals more rarely
+// until it costs less than half of it; above twice of it in two windows in a row is the end.
 func (e *Engine) charge(r *running) {
 	percent, whole, err := r.usage.window(e.opts.Proc, r.proc.pid, e.opts.Window)
 	if err != nil || !whole {
@@ -75,28 +75,35 @@ func (e *Engine) charge(r *running) {
 	if budget == 0 {
 		budget = defaultBudget
 	}
-	switch {
-	case percent <= budget:
-		r.usage.over, r.usage.warned = 0, false
-		r.setNotice("")
-		return
-	case percent <= 2*budget:
-		r.usage.over = 0
-	default:
-		r.usage.over++
-	}
-	if r.usage.over >= 2 {
+	above := r.usage.above
+	if r.usage.judge(percent, budget) {
 		reason := collect.Errorf(collect.OverBudget, "tracing %s took %.2f%% of this host's CPUs, and %.2f%% is its budget", r.metric(), percent, budget)
-		if err := e.quarantine.put(r.digest(), reason.Message); err != nil {
-			e.log.Error("the quarantine of a definition will not survive a restart", "metric", r.metric(), "error", err)
+		e.condemn(r, reason)
+		if err := e.end(r, reason); err != nil {
+			e.log.Error("a tracing program could not be stopped", "metric", r.metric(), "error", err)
 		}
-		e.halt(r, reason)
 		return
 	}
-	r.setNotice(fmt.Sprintf("tracing takes %.2f%% of this host's CPUs, and %.2f%% is its budget; above twice of that it is stopped", percent, budget))
-	if !r.usage.warned {
-		r.usage.warned = true
-		e.log.Warn("a tracing program is above its budget", "metric", r.metric(), "percent", percent, "budget", budget)
+	every, notice := int64(1), ""
+	if r.usage.above {
+		every = e.rarely
+		notice = fmt.Sprintf("tracing takes %.2f%% of this host's CPUs, and %.2f%% is its budget: data come more rarely until it takes half of that, and above twice of it it is stopped", percent, budget)
+		if !above {
+			e.log.Warn("a tracing program is above its budget", "metric", r.metric(), "percent", percent, "budget", budget)
+		}
+	}
+	if err := r.setEvery(every); err != nil && r.failure() == nil {
+		e.log.Warn("a tracing program could not be told how often to give out its intervals", "metric", r.metric(), "error", err)
+	}
+	r.setNotice(notice)
+}
+
+// condemn has a program that takes too much give no more, and quarantines its definition. The program is still to be ended.
+func (e *Engine) condemn(r *running, why *collect.Error) {
+	e.log.Warn("a tracing program is stopped, and its definition quarantined", "metric", r.metric(), "pid", r.proc.pid, "reason", why.Message)
+	r.fail(why)
+	if err := e.quarantine.put(r.digest(), why.Message); err != nil {
+		e.log.Error("the quarantine of a definition will not survive a restart", "metric", r.metric(), "error", err)
 	}
 }
 
@@ -110,10 +117,20 @@ func (e *Engine) halt(r *running, why *collect.Error) {
 
 // usage meters one program.
 type usage struct {
-	at     time.Time
-	spent  time.Duration
-	over   int // windows in a row above twice the budget
-	warned bool
+	at    time.Time
+	spent time.Duration
+	over  int  // windows in a row above twice the budget
+	above bool // it was above its budget, and has not fallen below half of it
+}
+
+// judge notes what a window cost, and reports whether that is the end.
+func (u *usage) judge(percent, budget float64) (stop bool) {
+	u.over++
+	if percent <= 2*budget {
+		u.over = 0
+	}
+	u.above = percent > budget || u.above && percent > budget/2
+	return u.over >= 2
 }
 
 func (u *usage) begin(proc string, pid int) {

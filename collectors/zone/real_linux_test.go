@@ -23,7 +23,7 @@ func TestRealCgroupsAppearAndGo(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	id := byHash(c.ID)
-	require.Eventually(t, func() bool { _, ok := r.Lookup(id); return ok }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := r.Lookup(id); return ok }, time.Minute, time.Millisecond)
 	z, _ := r.Lookup(id)
 	require.Equal(t, "docker", z.Runtime)
 	require.Equal(t, pid, z.InitPID)
@@ -36,9 +36,9 @@ func TestRealCgroupsAppearAndGo(t *testing.T) {
 	}
 
 	later := cgrouptest.NewContainer(t)
-	require.Eventually(t, func() bool { _, ok := r.Lookup(byHash(later.ID)); return ok }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := r.Lookup(byHash(later.ID)); return ok }, time.Minute, time.Millisecond)
 	later.Remove(t)
-	require.Eventually(t, func() bool { _, ok := r.Lookup(byHash(later.ID)); return !ok }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := r.Lookup(byHash(later.ID)); return !ok }, time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 }

@@ -148,7 +148,7 @@ func TestCgroupsThatComeAndGoAreSeenAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	eventually := func(what func() bool) { t.Helper(); require.Eventually(t, what, 10*time.Second, time.Millisecond) }
+	eventually := func(what func() bool) { t.Helper(); require.Eventually(t, what, time.Minute, time.Millisecond) }
 	known := func(id string) bool { _, ok := r.Lookup(byHash(id)); return ok }
 
 	eventually(func() bool { return known(hexA) })

@@ -397,7 +397,7 @@ func (s *Store) Problems(_ context.Context, ids ...in.ID) ([][]in.Problem, error
 	out := make([][]in.Problem, len(ids))
 	for n, id := range ids {
 		s.sources(id, func(vm uuid.UUID, status in.Status, message string) {
-			if status == in.StatusRunning {
+			if status == in.StatusRunning && message == "" {
 				return
 			}
 			i := slices.IndexFunc(out[n], func(p in.Problem) bool { return p.Status == status && p.Message == message })

@@ -50,8 +50,8 @@ func TestNamesOfDefinitionsAreWords(t *testing.T) {
 		quoted := yamlText(t, attack)
 		for _, place := range []struct{ old, new string }{
 			{"module: syscall,", "module: " + quoted + ","}, {"stat: syscalls}", "stat: " + quoted + "}"}, {"  cputime:", "  " + quoted + ":"},
-			{"id: linux-raw-syscalls", "id: " + quoted}, {"save: {t0: {key: [tid]", "save: {" + quoted + ": {key: [tid]"},
-			{"require: [t0]", "require: [" + quoted + "]"}, {"role: exit", "role: " + quoted}, {"ctype: str", "ctype: " + quoted},
+			{"id: linux-raw-syscalls", "id: " + quoted}, {"t0: {key: [tid]", quoted + ": {key: [tid]"},
+			{"require: [t0, v0]", "require: [" + quoted + "]"}, {"role: exit", "role: " + quoted}, {"ctype: str", "ctype: " + quoted},
 			{"decode: syscall", "decode: " + quoted}, {"scope: map:cgroup", "scope: " + quoted}, {`bpftrace: ">=0.17"`, "bpftrace: " + quoted},
 		} {
 			if _, err := rebuilt(t, place.old, place.new); err == nil {

@@ -13,6 +13,7 @@ const (
 	ScopeMap  = "scope"  // cgroup id → number of the zone, which is never 0
 	OffsetMap = "offset" // key 0: what is added to nsecs to give ns since 1970
 	EndMap    = "end"    // key 0: the nsecs at which the program ends itself
+	EveryMap  = "every"  // key 0: at which multiples of so many seconds it gives out an interval, 1 at first
 )
 
 // Clock is what a program must know of the time when it starts.
@@ -54,13 +55,13 @@ func (p *Program) Environment() []string {
 	return env
 }
 
-// writeBpftrace writes a program that counts into one of two sets of maps. At each whole second it turns to the other set
+// writeBpftrace writes a program that counts into one of two sets of maps. At each whole second, or more rarely, it turns to the other set
 // and gives out the one that rests: clearing a map that is written to loses and repeats counts.
 func (p *Program) writeBpftrace(w *writer, c Clock) {
 	w.line("BEGIN {")
-	w.line("  @generation = (uint64)0; @second = (uint64)0;")
+	w.line("  @generation = (uint64)0; @second = (uint64)0; @every = (uint64)1;")
 	w.line("  @offset = (uint64)", number(max(0, int64(c.Offset))), "; @end = (uint64)", number(max(0, int64(c.End))), ";")
-	maps := []string{"generation", "second", "offset", "end"}
+	maps := []string{"generation", "second", "every", "offset", "end"}
 	if !p.wish.Whole {
 		w.line("  @scope[(uint64)0] = (uint64)0;")
 		maps = append(maps, "scope")
@@ -75,6 +76,10 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 			p.bpftraceCount(w, clause)
 		}
 		for _, s := range clause.saves {
+			if s.ctype == catalog.CTypeRunning && !saved[s.waits()] {
+				s.writeWaits(w)
+				saved[s.waits()] = true
+			}
 			saved["s_"+s.name] = true
 		}
 		if s, is := p.savedZone(clause); is {
@@ -86,6 +91,9 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 		s := clean.save
 		s.keys = clean.keys
 		w.line("  delete(", s.text(Bpftrace), ");")
+		if saved[s.waits()] {
+			w.line("  delete(@", s.waits(), "[", strings.Join(s.keys, ", "), "]);")
+		}
 		if saved["z_"+s.name] {
 			w.line("  delete(", s.zone(Bpftrace), ");")
 		}
@@ -101,7 +109,8 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 	w.line("interval:ms:10 {")
 	w.line("  if (nsecs > @end) { exit(); }")
 	w.line("  $s = (uint64)((nsecs + @offset) / 1000000000);")
-	w.line("  if ($s != @second) {")
+	// Also when the clock is set back, or forward so far that the multiple is missed.
+	w.line("  if ($s != @second && ($s % @every == 0 || $s < @second || $s >= @second + @every)) {")
 	w.line("    if (@second != 0) {")
 	w.line("      if (@generation == 0) { @generation = (uint64)1; ", p.giveOut("a"), " }")
 	w.line("      else { @generation = (uint64)0; ", p.giveOut("b"), " }")
@@ -148,6 +157,22 @@ func (p *Program) bpftraceEntry(w *writer, c clause) {
 	w.line("}")
 }
 
+// waits names the map of when a thread whose time is saved as running has left its CPU.
+func (s save) waits() string { return "w_" + s.name }
+
+// writeWaits writes the clauses that put a saved time off by as long as its thread is on no CPU.
+func (s save) writeWaits(w *writer) {
+	since := func(thread string) string { return "@s_" + s.name + "[args->" + thread + "]" }
+	left := func(thread string) string { return "@" + s.waits() + "[args->" + thread + "]" }
+	w.line("tracepoint:sched:sched_switch /(", since("prev_pid"), ")/ {")
+	w.line("  ", left("prev_pid"), " = nsecs;")
+	w.line("}")
+	w.line("tracepoint:sched:sched_switch /(", left("next_pid"), ")/ {")
+	w.line("  ", since("next_pid"), " = ", since("next_pid"), " + (nsecs - ", left("next_pid"), ");")
+	w.line("  delete(", left("next_pid"), ");")
+	w.line("}")
+}
+
 func (p *Program) bpftraceCount(w *writer, c clause) {
 	var required []string
 	for _, s := range c.require {
@@ -170,6 +195,9 @@ func (p *Program) bpftraceCount(w *writer, c clause) {
 		}
 		w.line("  $z = ", from, ";")
 		conditions = append(conditions, "($z != 0)")
+	}
+	if c.arguments {
+		w.line(argumentVars)
 	}
 	for _, l := range c.locals {
 		w.line("  ", Bpftrace.local(l.name), " = ", Bpftrace.number(l.expr, l.signed), ";")

@@ -113,7 +113,7 @@ func (c *compiler) entry(out *clause, def *catalog.Clause) error {
 		return nil
 	}
 	for _, conjunct := range conjuncts(c.predicate) {
-		if slices.ContainsFunc(conjunct.Fields(), func(name string) bool { _, has := def.Fields[name]; return !has }) {
+		if slices.ContainsFunc(conjunct.Fields(), func(name string) bool { _, has := def.Fields[name]; return !has }) || ofArguments(conjunct, def) {
 			continue
 		}
 		made, err := c.cond(conjunct, def, func(name string) string { return c.numberText(name, def) })
@@ -146,7 +146,8 @@ func (c *compiler) counting(out *clause, def *catalog.Clause) error {
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(conjunct.Fields(), func(name string) bool { return isLocal[name] }) {
+		out.arguments = out.arguments || ofArguments(conjunct, def)
+		if ofArguments(conjunct, def) || slices.ContainsFunc(conjunct.Fields(), func(name string) bool { return isLocal[name] }) {
 			out.late = append(out.late, made)
 		} else {
 			out.early = append(out.early, made)

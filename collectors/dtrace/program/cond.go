@@ -128,19 +128,36 @@ func (c programText) text(Language) string {
 		outer = measure.Or
 	}
 	var parts []string
-	for from := 0; from < len(c.bytes); {
+	eachWord(0, len(c.bytes), func(from, size int) {
+		parts = append(parts, "("+wordAt(c.at, from, size)+" "+symbols[c.op]+" "+wordOf(c.bytes[from:from+size])+")")
+	})
+	return "(" + strings.Join(parts, " "+symbols[outer]+" ") + ")"
+}
+
+// eachWord divides bytes into words, so that nothing is read behind their end.
+func eachWord(from, end int, fn func(from, size int)) {
+	for from < end {
 		size := 8
-		for size > len(c.bytes)-from { // nothing is read behind the end
+		for size > end-from {
 			size /= 2
 		}
-		var n uint64
-		for i, b := range c.bytes[from : from+size] { // every machine that bpftrace is asked for here has the low byte first
-			n |= uint64(b) << (8 * i)
-		}
-		parts = append(parts, "(*(uint"+strconv.Itoa(8*size)+" *)uptr("+c.at+" + "+strconv.Itoa(from)+") "+symbols[c.op]+" "+strconv.FormatUint(n, 10)+")")
+		fn(from, size)
 		from += size
 	}
-	return "(" + strings.Join(parts, " "+symbols[outer]+" ") + ")"
+}
+
+// wordAt reads a word of a program's memory.
+func wordAt(address string, from, size int) string {
+	return "*(uint" + strconv.Itoa(8*size) + " *)uptr(" + address + " + " + strconv.Itoa(from) + ")"
+}
+
+// wordOf is the number that such a word is: every machine that bpftrace is asked for here has the low byte first.
+func wordOf(bytes []byte) string {
+	var n uint64
+	for i, b := range bytes {
+		n |= uint64(b) << (8 * i)
+	}
+	return strconv.FormatUint(n, 10)
 }
 
 // integer prints a number so that both languages read it as one: a minus is an operator there.
@@ -253,6 +270,11 @@ func (c *compiler) raw(f catalog.Field, t catalog.TraceField, def *catalog.Claus
 	switch {
 	case t.CType == catalog.CTypeStack:
 		return nil, collect.Errorf(collect.Unsupported, "the field %s is a stack, which cannot be compared", f.Name)
+	case t.CType == catalog.CTypeArguments:
+		if len(s) > catalog.ArgumentBytes || strings.HasSuffix(s, " ") { // what is shown is shorter, and ends before its last space
+			return never(op), nil
+		}
+		return arguments{op: op, bytes: []byte(s)}, c.lowByteFirst()
 	case t.CType == catalog.CTypeFSType:
 		return c.fileSystem(expr, op, s), nil
 	case t.Decode == "errno":
@@ -305,14 +327,22 @@ func (c *compiler) raw(f catalog.Field, t catalog.TraceField, def *catalog.Claus
 
 // programText compares the first bytes of a program's text, as many as the field has, or all with their end.
 func (c *compiler) programText(t catalog.TraceField, def *catalog.Clause, op measure.Op, s string) (cond, error) {
-	if !slices.Contains([]string{"amd64", "arm64", "386", "arm", "riscv64", "ppc64le"}, c.wish.Arch) {
-		return nil, collect.Errorf(collect.Unsupported, "texts of programs are not compared on %s", c.wish.Arch)
+	if err := c.lowByteFirst(); err != nil {
+		return nil, err
 	}
 	bytes := []byte(s)
 	if len(bytes) < t.Length {
 		bytes = append(bytes, 0)
 	}
 	return programText{at: c.resolve(t.Expr, def), op: op, bytes: bytes}, nil
+}
+
+// lowByteFirst refuses machines on which texts of programs would be compared as other numbers.
+func (c *compiler) lowByteFirst() error {
+	if !slices.Contains([]string{"amd64", "arm64", "386", "arm", "riscv64", "ppc64le"}, c.wish.Arch) {
+		return collect.Errorf(collect.Unsupported, "texts of programs are not compared on %s", c.wish.Arch)
+	}
+	return nil
 }
 
 func (c *compiler) address(f catalog.Field, expr string, op measure.Op, s string) (cond, error) {

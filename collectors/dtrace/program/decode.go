@@ -93,6 +93,8 @@ func (p *Program) decode(k key, text string) (string, bool) {
 		value = fileSystemName(n)
 	case k.kind == stackKey:
 		value = folded(text)
+	case k.trace.CType == catalog.CTypeArguments:
+		value = shownArguments(text)
 	case k.trace.CType == catalog.CTypeText:
 		value = text[:min(len(text), k.trace.Length)]
 	case k.trace.Decode == "firstletter":

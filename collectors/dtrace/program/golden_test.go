@@ -335,7 +335,7 @@ func TestWishesThatCannotBeTracedAreRefused(t *testing.T) {
 		{"syscall.syscalls", `{"or":[{"eq":["zonename","x"]},{"eq":["pid","1"]}]}`, "zonename in one or", collect.Unsupported, nil},
 		{"syscall.syscalls", `{}`, "twice", collect.Unsupported, []string{"execname", "execname"}},
 		{"disk.physio_ops", `{}`, "two numeric", collect.Unsupported, []string{"latency", "size"}},
-		{"syscall.syscalls", `{}`, `no field "psargs"`, collect.Unsupported, []string{"psargs"}},
+		{"syscall.syscalls", `{}`, `no field "ppsargs"`, collect.Unsupported, []string{"ppsargs"}},
 		{"syscall.syscalls", `{"eq":["__proto__","x"]}`, "__proto__", collect.Failed, nil},
 		{"syscall.syscalls", `{"eq":["pid","007"]}`, "decimal number", collect.Failed, nil},
 		{"disk.physio_ops", `{"eq":["optype","erase"]}`, "one of read, write", collect.Failed, nil},

@@ -60,7 +60,7 @@ func (s save) forOther() save {
 // isThere is true when the value was saved.
 func (s save) isThere(l Language) string {
 	switch {
-	case l == Bpftrace && s.ctype == catalog.CTypeStr:
+	case l == Bpftrace && slices.Contains([]catalog.CType{catalog.CTypeStr, catalog.CTypeChars, catalog.CTypeText}, s.ctype):
 		return "(" + s.text(l) + ` != "")`
 	case l == Bpftrace:
 		return "(" + s.text(l) + ")"

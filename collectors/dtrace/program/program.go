@@ -116,9 +116,11 @@ type clause struct {
 	early   []cond // conjuncts of the predicate that need no numeric field, or that an entry can evaluate
 	late    []cond // those that need one
 	locals  []local
-	bucket  *bucketing
-	keys    []string // expressions in the order of Program.keys, without the bucket
-	value   string   // what is added up, "" for a count
+	// The conditions compare the arguments of the process.
+	arguments bool
+	bucket    *bucketing
+	keys      []string // expressions in the order of Program.keys, without the bucket
+	value     string   // what is added up, "" for a count
 }
 
 // save is what a definition remembers between clauses.

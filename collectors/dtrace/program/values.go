@@ -21,6 +21,8 @@ func (c *compiler) expr(t catalog.TraceField, def *catalog.Clause) string {
 			return "(walltimestamp % 1000000000) / 1000000"
 		}
 		return "((nsecs + @offset) % 1000000000) / 1000000"
+	case catalog.CTypeArguments:
+		return "buf(uptr(" + argumentStart + "), curtask->mm->arg_end - " + argumentStart + ")"
 	case catalog.CTypeText:
 		if c.lang == D {
 			return "substr(copyinstr(" + expr + "), 0, " + strconv.Itoa(t.Length) + ")"
@@ -34,7 +36,7 @@ func (c *compiler) expr(t catalog.TraceField, def *catalog.Clause) string {
 		return map[string]string{"kernel": "kstack", "user": "ustack"}[t.Expr] + "(perf, " + strconv.Itoa(t.Frames) + ")"
 	case catalog.CTypeFSType:
 		if !savedName.MatchString(t.Expr) {
-			return fileSystemOf(expr)
+			return fileOf(expr) + "->f_inode->i_sb->s_magic"
 		}
 	}
 	return expr
@@ -44,17 +46,23 @@ func (c *compiler) expr(t catalog.TraceField, def *catalog.Clause) string {
 func (c *compiler) saved(s catalog.Save) string {
 	switch {
 	case s.CType == catalog.CTypeFSType:
-		return fileSystemOf(s.Expr)
+		return fileOf(s.Expr) + "->f_inode->i_sb->s_magic"
+	case s.CType == catalog.CTypeText:
+		return "str(" + s.Expr + ", " + strconv.Itoa(Bpftrace.maxText()) + ")"
+	case s.CType == catalog.CTypeReadAt:
+		return "(uint64)" + fileOf(s.Expr) + "->f_pos + 1"
+	case s.CType == catalog.CTypeWriteAt: // what is opened with O_APPEND is written to at its end, wherever it stands
+		appends := "((" + fileOf(s.Expr) + "->f_flags >> 10) & 1)"
+		return "(uint64)" + fileOf(s.Expr) + "->f_inode->i_size * " + appends + " + (uint64)" + fileOf(s.Expr) + "->f_pos * (1 - " + appends + ") + 1"
 	case s.CType == catalog.CTypeChars && c.lang == D:
 		return "stringof(" + s.Expr + ")"
 	}
 	return s.Expr
 }
 
-// fileSystemOf walks from the number of an open file to the magic number of its file system. A number that is no open
-// file's gives 0.
-func fileSystemOf(number string) string {
-	return "((struct file *)*(curtask->files->fdt->fd + (uint32)(" + number + ")))->f_inode->i_sb->s_magic"
+// fileOf walks from the number of an open file to the file. What is read of a number that is no open file's is 0.
+func fileOf(number string) string {
+	return "((struct file *)*(curtask->files->fdt->fd + (uint32)(" + number + ")))"
 }
 
 // fileSystems names file systems by their magic numbers, as mount does; the kernel's own, such as those of sockets and

@@ -66,7 +66,7 @@ func NewContainer(t testing.TB) *Container {
 			require.Eventually(t, func() bool {
 				err := os.Remove(dir)
 				return err == nil || errors.Is(err, fs.ErrNotExist)
-			}, 5*time.Second, 5*time.Millisecond)
+			}, time.Minute, 5*time.Millisecond)
 			if made {
 				_ = os.Remove(parent) // another test may be using it
 			}

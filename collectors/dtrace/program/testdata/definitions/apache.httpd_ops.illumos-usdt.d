@@ -27,7 +27,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by execname, pid, ppid, raddr, rport, latency where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && http_method != "x" && http_url != "x" && raddr != "10.0.0.1" && rport != "17" && latency >= 5
+# by execname, pid, ppid, raddr, rport, latency where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && ppsargs != "x" && http_method != "x" && http_url != "x" && http_path != "x" && raddr != "10.0.0.1" && rport != "17" && latency >= 5
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -41,7 +41,7 @@ BEGIN {
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-httpd*:::request-start /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x")/ {
+httpd*:::request-start /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x")/ {
   self->s_t0 = timestamp;
 }
 httpd*:::request-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0)/ {
@@ -49,7 +49,7 @@ httpd*:::request-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || 
   this->step = (uint64_t)((((this->f_latency < 1000) || (this->f_latency >= 1000000000000)) ? 0 : ((this->f_latency < 10000000) ? ((this->f_latency < 100000) ? ((this->f_latency < 10000) ? 100 : 1000) : ((this->f_latency < 1000000) ? 10000 : 100000)) : ((this->f_latency < 1000000000) ? ((this->f_latency < 100000000) ? 1000000 : 10000000) : ((this->f_latency < 10000000000) ? 100000000 : ((this->f_latency < 100000000000) ? 1000000000 : 10000000000))))));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_latency / this->step) * this->step) : ((this->f_latency < 1000) ? 0 : 1000000000000)));
 }
-httpd*:::request-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((args[1]->rq_method) != "x") && ((args[1]->rq_uri) != "x") && ((args[0]->ci_remote) != "10.0.0.1") && ((uint64_t)((uint16_t)args[1]->rq_rport) != 17) && (this->f_latency >= 5)/ {
+httpd*:::request-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((args[1]->rq_method) != "x") && ((args[1]->rq_uri) != "x") && ((strtok(args[1]->rq_uri, "?")) != "x") && ((args[0]->ci_remote) != "10.0.0.1") && ((uint64_t)((uint16_t)args[1]->rq_rport) != 17) && (this->f_latency >= 5)/ {
   @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (uint64_t)((uint16_t)args[1]->rq_rport), (args[0]->ci_remote), (execname)] = count();
   @total[zonename] = count();
 }

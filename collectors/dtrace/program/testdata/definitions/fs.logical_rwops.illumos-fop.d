@@ -28,7 +28,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by execname, pid, ppid, latency where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && fstype != "sockfs" && optype != "read" && latency >= 5 && size >= 5 && offset >= 5
+# by execname, pid, ppid, latency where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && ppsargs != "x" && fstype != "sockfs" && optype != "read" && latency >= 5 && size >= 5 && offset >= 5
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -43,7 +43,7 @@ BEGIN {
   printf("S\n");
 }
 fbt:genunix:fop_read:entry,
-fbt:genunix:fop_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((probefunc == "fop_read" ? "read" : "write") != "read")/ {
+fbt:genunix:fop_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((probefunc == "fop_read" ? "read" : "write") != "read")/ {
   self->s_fs = stringof(args[0]->v_op->vnop_name);
   self->s_offset = args[1]->_uio_offset._f + 1;
   self->s_size = args[1]->uio_resid;
@@ -58,7 +58,7 @@ fbt:genunix:fop_write:return /((zonename == "a0a0a0a0-0000-4000-8000-00000000000
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_latency / this->step) * this->step) : ((this->f_latency < 1000) ? 0 : 1000000000000)));
 }
 fbt:genunix:fop_read:return,
-fbt:genunix:fop_write:return /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_fs != 0) && (self->s_offset != 0) && (self->s_size != 0) && (self->s_t0 != 0) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((self->s_fs) != "sockfs") && ((probefunc == "fop_read" ? "read" : "write") != "read") && (this->f_latency >= 5) && (this->f_size >= 5) && (this->f_offset >= 5)/ {
+fbt:genunix:fop_write:return /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_fs != 0) && (self->s_offset != 0) && (self->s_size != 0) && (self->s_t0 != 0) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((self->s_fs) != "sockfs") && ((probefunc == "fop_read" ? "read" : "write") != "read") && (this->f_latency >= 5) && (this->f_size >= 5) && (this->f_offset >= 5)/ {
   @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (execname)] = count();
   @total[zonename] = count();
 }

@@ -28,7 +28,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by execname, pid, ppid, raddr, rport, size where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && optype != "read" && raddr != "10.0.0.1" && rport != "17" && size >= 5 && buffered >= 5
+# by execname, pid, ppid, raddr, rport, size where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && ppsargs != "x" && optype != "read" && raddr != "10.0.0.1" && rport != "17" && size >= 5 && buffered >= 5
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -50,7 +50,7 @@ node*:::net-socket-write /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") 
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_size / this->step) * this->step) : ((this->f_size < 1) ? 0 : 1000000000000)));
 }
 node*:::net-socket-read,
-node*:::net-socket-write /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((probename == "net-socket-read" ? "read" : "write") != "read") && ((args[0]->remoteAddress) != "10.0.0.1") && ((uint64_t)(args[0]->remotePort) != 17) && (this->f_size >= 5) && (this->f_buffered >= 5)/ {
+node*:::net-socket-write /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((probename == "net-socket-read" ? "read" : "write") != "read") && ((args[0]->remoteAddress) != "10.0.0.1") && ((uint64_t)(args[0]->remotePort) != 17) && (this->f_size >= 5) && (this->f_buffered >= 5)/ {
   @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (uint64_t)(args[0]->remotePort), (args[0]->remoteAddress), (execname)] = count();
   @total[zonename] = count();
 }

@@ -27,7 +27,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by pid, query, latency where pid != "17" && query != "x" && querysubstr != "x" && latency >= 5 && cputime >= 5
+# by execname, pid, latency where execname != "x" && pid != "17" && psargs != "x" && query != "x" && querysubstr != "x" && latency >= 5 && cputime >= 5
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -41,7 +41,7 @@ BEGIN {
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-postgres*:::query-start /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((uint64_t)(pid) != 17)/ {
+postgres*:::query-start /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x")/ {
   self->s_t0 = timestamp;
   self->s_v0 = vtimestamp;
 }
@@ -51,8 +51,8 @@ postgres*:::query-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") ||
   this->step = (uint64_t)((((this->f_latency < 1000) || (this->f_latency >= 1000000000000)) ? 0 : ((this->f_latency < 10000000) ? ((this->f_latency < 100000) ? ((this->f_latency < 10000) ? 100 : 1000) : ((this->f_latency < 1000000) ? 10000 : 100000)) : ((this->f_latency < 1000000000) ? ((this->f_latency < 100000000) ? 1000000 : 10000000) : ((this->f_latency < 10000000000) ? 100000000 : ((this->f_latency < 100000000000) ? 1000000000 : 10000000000))))));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_latency / this->step) * this->step) : ((this->f_latency < 1000) ? 0 : 1000000000000)));
 }
-postgres*:::query-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && (self->s_v0 != 0) && ((uint64_t)(pid) != 17) && ((substr(copyinstr(arg0), 0, 63)) != "x") && ((substr(copyinstr(arg0), 0, 10)) != "x") && (this->f_latency >= 5) && (this->f_cputime >= 5)/ {
-  @rows[zonename, this->low, (uint64_t)(pid), (substr(copyinstr(arg0), 0, 63))] = count();
+postgres*:::query-done /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && (self->s_t0 != 0) && (self->s_v0 != 0) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((substr(copyinstr(arg0), 0, 63)) != "x") && ((substr(copyinstr(arg0), 0, 10)) != "x") && (this->f_latency >= 5) && (this->f_cputime >= 5)/ {
+  @rows[zonename, this->low, (uint64_t)(pid), (execname)] = count();
   @total[zonename] = count();
 }
 postgres*:::query-done /(self->s_t0 != 0) && (self->s_v0 != 0)/ {

@@ -27,7 +27,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by execname, pid, ppid, subsecond where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && subsecond >= 5
+# by execname, pid, ppid, subsecond where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && ppsargs != "x" && subsecond >= 5
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -46,7 +46,7 @@ proc:::create /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonenam
   this->step = (uint64_t)((((this->f_subsecond >= 1000)) ? 0 : 10));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_subsecond / this->step) * this->step) : ((this->f_subsecond < 0) ? (-1) : 1000)));
 }
-proc:::create /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && (this->f_subsecond >= 5)/ {
+proc:::create /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && (this->f_subsecond >= 5)/ {
   @rows[zonename, this->low, (uint64_t)(pid), (uint64_t)(ppid), (execname)] = count();
   @total[zonename] = count();
 }

@@ -28,7 +28,7 @@ profile:::tick-100hz /(walltimestamp / 1000000000) != iapi_second/ {
   trunc(@total);
 }
 
-# by execname, pid, ppid where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && optype != "hit"
+# by execname, pid, ppid where execname != "x" && pid != "17" && psargs != "x" && ppid != "17" && pexecname != "x" && ppsargs != "x" && optype != "hit"
 #pragma D option quiet
 #pragma D option aggrate=10hz
 #pragma D option aggsize=4m
@@ -43,7 +43,7 @@ BEGIN {
   printf("S\n");
 }
 sdt:::arc-hit,
-sdt:::arc-miss /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((probename == "arc-hit" ? "hit" : "miss") != "hit")/ {
+sdt:::arc-miss /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((probename == "arc-hit" ? "hit" : "miss") != "hit")/ {
   @rows[zonename, (uint64_t)(pid), (uint64_t)(ppid), (execname)] = count();
   @total[zonename] = count();
 }
