@@ -23,6 +23,9 @@ import (
 	"iapi/dataapi"
 )
 
+// patience is how long a test waits for what must come, however slow the machine is.
+const patience = time.Minute
+
 func serve(t *testing.T, o dataapi.Options) (*dataapi.Server, string) {
 	t.Helper()
 	s := dataapi.New(o)
@@ -223,11 +226,11 @@ func TestWatchBeginsBeforeTheStreamAndGetsEachEventOnce(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := dataapi.Client{URL: url}.Info(ctx, "s")
 		return err == nil && info.Following == 1
-	}, 5*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	for i := range 4 {
 		post(t, url+"/s/data", "", line(i, ""))
 	}
-	require.Eventually(t, c.is("0", "1", "2", "3"), 5*time.Second, time.Millisecond)
+	require.Eventually(t, c.is("0", "1", "2", "3"), patience, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 
@@ -270,11 +273,11 @@ func TestWatchSurvivesBreaksAndARestartWithoutRepeats(t *testing.T) {
 	}()
 	defer func() { cancel(); <-ended }()
 	post(t, web.URL+"/s/data", "a", line(0, "")+"\n"+line(1, "")+"\n"+line(2, ""))
-	require.Eventually(t, c.is("1", "2"), 5*time.Second, time.Millisecond)
+	require.Eventually(t, c.is("1", "2"), patience, time.Millisecond)
 
 	web.CloseClientConnections()
 	post(t, web.URL+"/s/data", "b", line(3, ""))
-	require.Eventually(t, c.is("1", "2", "3"), 5*time.Second, time.Millisecond)
+	require.Eventually(t, c.is("1", "2", "3"), patience, time.Millisecond)
 
 	second := dataapi.New(dataapi.Options{})
 	front.set(second.Handler())
@@ -282,7 +285,7 @@ func TestWatchSurvivesBreaksAndARestartWithoutRepeats(t *testing.T) {
 	// The sender got no answer for b, and sends it again to the server that has forgotten it.
 	post(t, web.URL+"/s/data", "b", line(3, ""))
 	post(t, web.URL+"/s/data", "c", line(4, ""))
-	require.Eventually(t, c.is("1", "2", "3", "4"), 5*time.Second, time.Millisecond)
+	require.Eventually(t, c.is("1", "2", "3", "4"), patience, time.Millisecond)
 	cancel()
 	<-ended
 	require.NoError(t, second.Close())
@@ -318,7 +321,7 @@ func TestASlowReaderIsToldWhatItHasMissed(t *testing.T) {
 
 func TestBatchesOverAWebsocketAreAcknowledged(t *testing.T) {
 	_, url := serve(t, dataapi.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, url+"/s/data", nil)
 	require.NoError(t, err)
@@ -355,7 +358,7 @@ func TestDatagramsAreTakenOneEventEach(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := dataapi.Client{URL: url}.Info(t.Context(), "s")
 		return err == nil && info.Received == 1
-	}, 5*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 }

@@ -61,11 +61,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, &Refusal{Error: fmt.Sprintf("Idempotency-Key: has more than %d bytes", maxKey), status: http.StatusBadRequest})
 		return
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Header.Get("Content-Type") != "" && (err != nil || !takenTypes[kind]) {
-		s.refuse(w, &Refusal{Error: "Content-Type: must be application/x-ndjson", status: http.StatusUnsupportedMediaType})
-		return
-	}
-	body, refusal := s.body(w, r)
+	body, refusal := s.lines(w, r)
 	if refusal != nil {
 		s.refuse(w, refusal)
 		return
@@ -76,6 +72,14 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, receipt)
+}
+
+// lines is a request's body, which says that it is made of lines.
+func (s *Server) lines(w http.ResponseWriter, r *http.Request) ([]byte, *Refusal) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Header.Get("Content-Type") != "" && (err != nil || !takenTypes[kind]) {
+		return nil, &Refusal{Error: "Content-Type: must be application/x-ndjson", status: http.StatusUnsupportedMediaType}
+	}
+	return s.body(w, r)
 }
 
 // curl says application/x-www-form-urlencoded of whatever it posts.

@@ -4,6 +4,7 @@
 // A stream begins with its first use. Over HTTP:
 //
 //	POST /{stream}/data    NDJSON, one event on a line; see package event
+//	POST /data             batches of several streams in one body, each behind a line that is its head
 //	GET  /{stream}/data    NDJSON of what is kept: since (RFC 3339, inclusive), after (a position), limit
 //	GET  /{stream}/live    the same without an end, as envelopes: see Line
 //	GET  /{stream}/info    one stream
@@ -12,6 +13,10 @@
 // A batch is stored whole or not at all: one bad line refuses it, and the answer names every bad line by its number.
 // A batch with an Idempotency-Key that the stream has seen is answered as it was the first time and not stored again;
 // the latest keys are remembered.
+//
+// A head is {"stream": "a", "key": "…", "events": 100}, and so many lines follow it. Each batch of such a body stands for
+// itself: the answer has one outcome for each, in their order, {"accepted": 100}, or status and error if nothing of that
+// batch was stored. Only a body that cannot be taken apart is refused as a whole.
 //
 // GET /{stream}/data with an Upgrade is a websocket. A text message is one batch: a line {"seq": 1, "key": "…"}, then
 // events. It is answered with {"seq": 1, "accepted": 100}, or with status and error if nothing was stored.
@@ -89,6 +94,7 @@ func New(o Options) *Server {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{stream}/data", s.post)
+	mux.HandleFunc("POST /data", s.together)
 	mux.HandleFunc("GET /{stream}/data", s.get)
 	mux.HandleFunc("GET /{stream}/live", s.live)
 	mux.HandleFunc("GET /{stream}/info", s.info)

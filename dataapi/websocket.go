@@ -19,15 +19,10 @@ type batchHead struct {
 	Key string `json:"key"`
 }
 
-// batchAck answers one message. A status says that nothing was stored, in HTTP's words.
+// batchAck answers one message.
 type batchAck struct {
-	Seq        int64       `json:"seq"`
-	Accepted   int         `json:"accepted"`
-	Duplicate  bool        `json:"duplicate,omitempty"`
-	Status     int         `json:"status,omitempty"`
-	Error      string      `json:"error,omitempty"`
-	Lines      []LineError `json:"lines,omitempty"`
-	RetryAfter int         `json:"retryAfter,omitempty"`
+	Seq int64 `json:"seq"`
+	Outcome
 }
 
 func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
@@ -88,12 +83,5 @@ func (s *Server) batch(name string, message []byte) (batchAck, bool) {
 	if json.Unmarshal(first, &head) != nil || head.Seq == nil || len(head.Key) > maxKey {
 		return batchAck{}, false
 	}
-	ack := batchAck{Seq: *head.Seq}
-	receipt, refusal := s.take(name, head.Key, rest, 2)
-	if refusal != nil {
-		ack.Status, ack.Error, ack.Lines, ack.RetryAfter = refusal.status, refusal.Error, refusal.Lines, refusal.retryAfter
-		return ack, true
-	}
-	ack.Accepted, ack.Duplicate = receipt.Accepted, receipt.Duplicate
-	return ack, true
+	return batchAck{*head.Seq, s.taken(name, head.Key, rest, 2)}, true
 }

@@ -85,7 +85,13 @@ func openDataAPI(t measure.Target, o Options) (wire, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &dataHTTP{renderer: r, base: base, header: header}, nil
+		d := &dataHTTP{renderer: r, base: base, header: header}
+		if o.Shared != nil {
+			if d.post, err = o.Shared.join(base, header, o); err != nil {
+				return nil, err
+			}
+		}
+		return d, nil
 	case measure.WebSocket:
 		base, err := webURL(t.Address, "http", "https", "ws", "wss")
 		if err != nil {
@@ -166,14 +172,28 @@ func validHeaderName(name string) bool {
 	return name != ""
 }
 
-// dataHTTP posts batches as NDJSON; the key makes a repeat harmless.
+// dataHTTP posts batches as NDJSON, with those of others if it can; the key makes a repeat harmless.
 type dataHTTP struct {
 	renderer
 	base   *url.URL
 	header http.Header
+	post   *post // nil: it shares no requests
 }
 
 func (d *dataHTTP) send(ctx context.Context, key string, items []item) (result, error) {
+	if d.post != nil {
+		switch err := d.post.send(ctx, key, items); {
+		case err == nil:
+			return result{done: len(items)}, nil
+		case !errors.Is(err, errApart):
+			return result{}, err
+		}
+	}
+	return d.alone(ctx, key, items)
+}
+
+// alone sends a batch in a request of its own.
+func (d *dataHTTP) alone(ctx context.Context, key string, items []item) (result, error) {
 	size := 0
 	for _, it := range items {
 		size += len(it.lines[0]) + 1
@@ -213,7 +233,12 @@ func roundTrip(o Options, req *http.Request) ([]byte, error) {
 	return nil, httpFailure(resp.StatusCode, resp.Header, string(body), o.Clock.Now())
 }
 
-func (d *dataHTTP) close() { d.opts.HTTPClient.CloseIdleConnections() }
+func (d *dataHTTP) close() {
+	if d.post != nil {
+		d.post.leave()
+	}
+	d.opts.HTTPClient.CloseIdleConnections()
+}
 
 // dataUDP sends one event in each datagram. Nobody answers, so it is for a socket on the same machine.
 type dataUDP struct {

@@ -3,8 +3,10 @@ package targets
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"regexp"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -27,7 +29,15 @@ type carbon struct {
 }
 
 func newCarbon(t *testing.T) *carbon {
-	return &carbon{t: t, address: "127.0.0.1:0", values: map[string]float64{}}
+	return &carbon{t: t, address: loopback() + ":0", values: map[string]float64{}}
+}
+
+// loopback is a loopback address that is unlikely to be another's, so that a port of it that was given up is still free later.
+func loopback() string {
+	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is the machine itself
+		return "127.0.0.1"
+	}
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), 1+rand.N(254), 1+rand.N(254))
 }
 
 // start listens, always at the same address; the function stops it and all that is connected.
@@ -38,6 +48,7 @@ func (c *carbon) start() func() {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var open []net.Conn
+	stopped := false
 	wg.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -46,6 +57,9 @@ func (c *carbon) start() func() {
 			}
 			mu.Lock()
 			open = append(open, conn)
+			if stopped {
+				_ = conn.Close()
+			}
 			mu.Unlock()
 			wg.Go(func() { c.read(conn) })
 		}
@@ -53,6 +67,7 @@ func (c *carbon) start() func() {
 	return func() {
 		_ = l.Close()
 		mu.Lock()
+		stopped = true
 		for _, conn := range open {
 			_ = conn.Close()
 		}

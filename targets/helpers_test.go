@@ -23,7 +23,7 @@ var (
 	begin    = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // quick makes an options value for tests: back-off is a thousandth, and the disk is never full.
 func quick() Options {

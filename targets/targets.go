@@ -66,6 +66,9 @@ type Options struct {
 	// Dial connects to the target; a site can refuse addresses here. Default: net.Dialer with a timeout of 5 s.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Shared has queues to the same Data API over HTTP send in one request. Default: each sends for itself.
+	Shared *Shared
+
 	StatsdDialect Dialect // default: Plain
 	GraphiteTags  bool    // fields as tags (name;k=v) rather than as parts of the path
 	OTLPDelta     bool    // send deltas; default: cumulative

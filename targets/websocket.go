@@ -36,12 +36,10 @@ type batchHead struct {
 	Key string `json:"key"`
 }
 
-// batchAck is the answer to one. A status other than 0 is an HTTP status and says that nothing was stored.
+// batchAck is the answer to one.
 type batchAck struct {
-	Seq        int64  `json:"seq"`
-	Status     int    `json:"status"`
-	Error      string `json:"error"`
-	RetryAfter int    `json:"retryAfter"`
+	Seq int64 `json:"seq"`
+	batchOutcome
 }
 
 func (d *dataSocket) send(ctx context.Context, key string, items []item) (result, error) {
@@ -64,12 +62,8 @@ func (d *dataSocket) send(ctx context.Context, key string, items []item) (result
 		return result{}, err
 	}
 	s.used = d.opts.Clock.Now()
-	if ack.Status != 0 {
-		f := httpFailure(ack.Status, nil, ack.Error, s.used)
-		if f.kind == retryLater {
-			f.after = min(maxRetryAfter, time.Duration(max(0, ack.RetryAfter))*time.Second)
-		}
-		return result{}, f
+	if err := ack.failure(s.used); err != nil {
+		return result{}, err
 	}
 	return result{done: len(items)}, nil
 }
@@ -117,7 +111,7 @@ func (s *socket) exchange(ctx context.Context, key string, items []item) (batchA
 	for {
 		_, answer, err := s.conn.Read(ctx)
 		if code := websocket.CloseStatus(err); code == websocket.StatusMessageTooBig {
-			return batchAck{Status: http.StatusRequestEntityTooLarge}, nil
+			return batchAck{batchOutcome: batchOutcome{Status: http.StatusRequestEntityTooLarge}}, nil
 		}
 		if err != nil {
 			return batchAck{}, fmt.Errorf("read the answer: %w", err)

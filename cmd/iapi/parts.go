@@ -125,12 +125,13 @@ func newAgent(ctx context.Context, p agentParts, s *session.Session) (*hostAgent
 	if p.dir != "" {
 		spool = filepath.Join(p.dir, "spool")
 	}
+	shared := &targets.Shared{}
 	a, err := agent.New(agent.Options{
 		Host: p.host, Version: version(), Session: s, Collectors: registry, Dir: p.dir, Logger: p.log,
 		Capabilities: registry.Collectors(ctx), TrustedKeys: keys, Catalog: own,
 		OpenTarget: func(instrumentation string, t measure.Target) (agent.Queue, error) {
 			return targets.Open(t, targets.Options{Dir: spool, Name: instrumentation, HostID: p.host, Hostname: hostname,
-				Version: version(), Logger: p.log.With("instrumentation", instrumentation)})
+				Version: version(), Shared: shared, Logger: p.log.With("instrumentation", instrumentation)})
 		},
 		Owner: func(vm uuid.UUID) uuid.UUID {
 			z, _ := p.zones.Lookup(vm)
