@@ -161,7 +161,7 @@ func (c apiCmd) authenticators(ctx context.Context, tokens *identity.TokenFile, 
 	if err != nil {
 		return nil, err
 	}
-	jwt, err := identity.NewJWT(keys, identity.JWTOptions{Issuer: c.Issuer, Audience: c.Audience})
+	jwt, err := identity.NewJWT(keys, identity.JWTOptions{Issuer: c.Issuer, Audience: c.Audience, Clock: st.Time})
 	if err != nil {
 		return nil, usageError("--issuer: %w", err)
 	}

@@ -26,7 +26,12 @@ type clientFlags struct {
 	Token   string `group:"common" help:"Bearer token. Without: the one that \"iapi dev\" and \"iapi api\" keep in their data directory." placeholder:"TOKEN"`
 	DataDir string `default:"${data_dir}" group:"common" type:"path" help:"Where to look for that token." placeholder:"DIR"`
 	Timeout period `default:"30s" group:"common" help:"How long one request may take."`
-	Output  string `short:"o" enum:"table,json,yaml" default:"table" group:"common" help:"Print as ${enum}."`
+	outputFlags
+}
+
+// outputFlags say how what a command tells is printed.
+type outputFlags struct {
+	Output string `short:"o" enum:"table,json,yaml" default:"table" group:"common" help:"Print as ${enum}."`
 }
 
 // client asks the API.

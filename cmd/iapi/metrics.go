@@ -138,6 +138,7 @@ func (c metricsShowCmd) missing(ctx context.Context, s streams) error {
 }
 
 type metricsLintCmd struct {
+	outputFlags
 	Files []string `arg:"" name:"file" help:"Definitions, YAML."`
 }
 
@@ -146,21 +147,33 @@ func (metricsLintCmd) Help() string {
 	return `Prints one line for each thing that is wrong, the file and where in it, and exits with 1 if there is any.`
 }
 
+// lintIssue is one thing that is wrong with a file.
+type lintIssue struct {
+	File    string `json:"file"`
+	Path    string `json:"path"` // where in the document; "": the whole
+	Message string `json:"message"`
+}
+
 func (c metricsLintCmd) Run(s streams) error {
-	wrong := 0
+	wrong := []lintIssue{}
 	for _, path := range c.Files {
 		document, err := os.ReadFile(path)
 		if err != nil {
 			return usageError("read the definition: %w", err)
 		}
-		issues := catalog.Lint(document)
-		for _, issue := range issues {
-			fmt.Fprintf(s.out, "%s: %s\n", path, issue)
+		for _, issue := range catalog.Lint(document) {
+			wrong = append(wrong, lintIssue{File: path, Path: issue.Path, Message: issue.Message})
 		}
-		wrong += len(issues)
 	}
-	if wrong > 0 {
-		return &exitError{code: exitFailed, err: fmt.Errorf("%d thing(s) are wrong", wrong)}
+	if err := c.print(s.out, wrong, func(w io.Writer) {
+		for _, issue := range wrong {
+			fmt.Fprintf(w, "%s: %s\n", issue.File, catalog.Issue{Path: issue.Path, Message: issue.Message})
+		}
+	}); err != nil {
+		return err
+	}
+	if len(wrong) > 0 {
+		return &exitError{code: exitFailed, err: fmt.Errorf("%d thing(s) are wrong", len(wrong))}
 	}
 	return nil
 }

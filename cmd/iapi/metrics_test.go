@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"iapi/catalog"
 )
@@ -35,6 +36,21 @@ func TestLintSaysWhatIsWrongLineByLine(t *testing.T) {
 	require.Len(t, lines, 2, out)
 	require.Contains(t, lines[0], "bad.yaml: version: it starts at 1")
 	require.Contains(t, lines[1], "bad.yaml: kind: ")
+	for _, format := range []string{"json", "yaml"} {
+		code, out, _ = runCLI(t, "", "metrics", "lint", fine, filepath.Join(dir, "bad.yaml"), "-o", format)
+		require.Equal(t, exitFailed, code)
+		var issues []lintIssue
+		if format == "json" {
+			require.NoError(t, json.Unmarshal([]byte(out), &issues))
+		} else {
+			require.NoError(t, yaml.Unmarshal([]byte(out), &issues))
+		}
+		require.Len(t, issues, 2)
+		require.Equal(t, lintIssue{File: filepath.Join(dir, "bad.yaml"), Path: "version", Message: "it starts at 1"}, issues[0])
+		code, out, _ = runCLI(t, "", "metrics", "lint", fine, "-o", format)
+		require.Zero(t, code)
+		require.Equal(t, "[]", strings.TrimSpace(out), "nothing is wrong")
+	}
 	code, _, _ = runCLI(t, "", "metrics", "lint", filepath.Join(dir, "none.yaml"))
 	require.Equal(t, exitUsage, code)
 }

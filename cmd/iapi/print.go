@@ -12,7 +12,7 @@ import (
 )
 
 // print writes a value as JSON or YAML, or has the table written.
-func (f clientFlags) print(w io.Writer, value any, table func(w io.Writer)) error {
+func (f outputFlags) print(w io.Writer, value any, table func(w io.Writer)) error {
 	switch f.Output {
 	case "json":
 		enc := json.NewEncoder(w)

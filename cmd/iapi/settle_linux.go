@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -23,24 +24,48 @@ func settle(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(settleAfter):
 	}
+	giveBack()
+	return nil
+}
+
+// giveBack does so now. Where it cannot, nothing is lost.
+func giveBack() {
 	debug.FreeOSMemory()
-	maps, err := os.Open("/proc/self/maps")
-	if err != nil {
-		return nil // nothing is lost
-	}
-	defer maps.Close()
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return nil
+		return
 	}
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
+	maps, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return
+	}
+	defer maps.Close()
+	for _, m := range cleanMappings(maps, program) {
+		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, m.begin, m.end-m.begin, syscall.MADV_DONTNEED) // advice: that it is not taken harms nothing
+	}
+}
+
+type mapping struct{ begin, end uintptr }
+
+// cleanMappings finds in the kernel's account of a process the parts of a file that are mapped as they are in the file. A
+// part that can only be read may yet differ from it: a loader writes addresses into it first.
+func cleanMappings(smaps io.Reader, file string) []mapping {
+	var all []mapping
+	var current *mapping // of the file, and for reading only
+	for lines := bufio.NewScanner(smaps); lines.Scan(); {
 		line := lines.Text()
-		var begin, end uintptr
+		var m mapping
 		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &begin, &end, &mode); n < 3 || mode[0] != 'r' || mode[1] != '-' || !strings.HasSuffix(line, program) {
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &m.begin, &m.end, &mode); n == 3 {
+			current = nil
+			if len(mode) > 1 && mode[0] == 'r' && mode[1] == '-' && strings.HasSuffix(line, " "+file) {
+				current = &m
+			}
 			continue
 		}
-		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, begin, end-begin, syscall.MADV_DONTNEED) // advice: that it is not taken harms nothing
+		if anonymous, is := strings.CutPrefix(line, "Anonymous:"); is && current != nil && strings.TrimSpace(anonymous) == "0 kB" {
+			all = append(all, *current)
+		}
 	}
-	return nil
+	return all
 }
