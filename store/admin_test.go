@@ -138,22 +138,22 @@ func TestALeaseHasOneHolder(t *testing.T) {
 		}
 		all.Wait()
 		require.EqualValues(t, 1, holders.Load())
-		held, err := s.Lease(ctx, "other", "a", 50*time.Millisecond)
-		require.NoError(t, err)
-		require.True(t, held)
-		require.NoError(t, s.ReleaseLease(ctx, "other", "b"))
-		held, err = s.Lease(ctx, "other", "a", 300*time.Millisecond) // extended
-		require.NoError(t, err)
-		require.True(t, held)
-		held, err = s.Lease(ctx, "other", "b", time.Minute)
-		require.NoError(t, err)
-		require.False(t, held)
-		eventually(t, func() bool { held, err := s.Lease(ctx, "other", "b", time.Minute); return err == nil && held })
-		require.NoError(t, s.ReleaseLease(ctx, "other", "b"))
-		held, err = s.Lease(ctx, "other", "a", time.Minute)
-		require.NoError(t, err)
-		require.True(t, held)
-		_, err = s.Lease(ctx, "n", "", time.Minute)
+		lease := func(name, holder string, ttl time.Duration) bool {
+			t.Helper()
+			held, err := s.Lease(ctx, name, holder, ttl)
+			require.NoError(t, err)
+			return held
+		}
+		require.True(t, lease("long", "a", 50*time.Millisecond))
+		require.NoError(t, s.ReleaseLease(ctx, "long", "b"))
+		require.True(t, lease("long", "a", time.Minute), "extended")
+		require.False(t, lease("long", "b", time.Minute))
+		require.True(t, lease("short", "a", 50*time.Millisecond))
+		eventually(t, func() bool { return lease("short", "b", time.Minute) })
+		require.False(t, lease("long", "b", time.Minute), "what was extended lasts")
+		require.NoError(t, s.ReleaseLease(ctx, "long", "a"))
+		require.True(t, lease("long", "b", time.Minute))
+		_, err := s.Lease(ctx, "n", "", time.Minute)
 		require.Error(t, err)
 	})
 }

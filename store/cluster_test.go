@@ -24,7 +24,7 @@ func openCluster(t *testing.T) *store.Store {
 		info, err := c.ClusterInfo(t.Context()).Result()
 		return err == nil && contains(info, "cluster_state:ok")
 	})
-	s, err := store.Open(t.Context(), store.Options{URL: server.URL() + "," + server.Addr})
+	s, err := store.Open(t.Context(), store.Options{URL: server.URL() + "," + server.Addr, Timeout: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s

@@ -39,8 +39,8 @@ func tune(u *redis.UniversalOptions, o Options) {
 	u.DialTimeout = 2 * time.Second
 	u.DialerRetries = 1 // commands are tried again anyway
 	u.MaxRetries = 2
-	u.ReadTimeout = 3 * time.Second
-	u.WriteTimeout = 3 * time.Second
+	u.ReadTimeout = o.Timeout * 3 / 5 // so that a call that gets no answer is tried again within its time
+	u.WriteTimeout = u.ReadTimeout
 	u.PoolTimeout = 4 * time.Second
 	u.ContextTimeoutEnabled = true
 	u.PoolSize = o.Pool

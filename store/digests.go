@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/google/uuid"
@@ -97,28 +99,33 @@ func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
 	return out, nil
 }
 
-// HostVMs is what a read of the inventory says of one host: all its VMs that are placed, and the VMDigest of each.
+// VMSum is the VMDigest of a VM.
+type VMSum struct {
+	UUID   uuid.UUID
+	Digest uint64
+}
+
+// HostVMs is what a read of the inventory says of one host: all its VMs that are placed.
 type HostVMs struct {
-	Host    uuid.UUID
-	VMs     []inventory.VM
-	Digests []uint64
+	Host uuid.UUID
+	VMs  []VMSum
 }
 
 // Difference is what the facts of a host lack to be what was read of it.
 type Difference struct {
-	Changed []inventory.VM // not known, or not so
-	Gone    bool           // others are known than were read
+	Changed []int       // places in HostVMs.VMs of those that are not known, or not so
+	Missing []uuid.UUID // known, and not read
 }
 
 // Differences compares what was read of hosts with their facts, by the digests of the VMs, in one round trip for each
-// server.
+// server. A VM that has changed is taken for the same if its digest is: one change in 2^64.
 func (s *Store) Differences(ctx context.Context, hosts []HostVMs) ([]Difference, error) {
 	calls := make([]*call, len(hosts))
 	for i, h := range hosts {
 		now := make([]byte, 0, (36+16)*len(h.VMs))
-		for k := range h.VMs {
-			now = append(now, h.VMs[k].UUID.String()...)
-			now = append(now, hex16(h.Digests[k])...)
+		for _, vm := range h.VMs {
+			now = appendUUID(now, vm.UUID)
+			now = hex.AppendEncode(now, binary.BigEndian.AppendUint64(nil, vm.Digest))
 		}
 		calls[i] = &call{script: compareScript, key: shardOf(h.Host).prefix(), args: []any{h.Host.String(), now}}
 	}
@@ -132,9 +139,39 @@ func (s *Store) Differences(ctx context.Context, hosts []HostVMs) ([]Difference,
 			if k < 0 || k >= int64(len(hosts[i].VMs)) {
 				return nil, badReply(compareScript, c.reply)
 			}
-			out[i].Changed = append(out[i].Changed, hosts[i].VMs[k])
+			out[i].Changed = append(out[i].Changed, int(k))
 		}
-		out[i].Gone = number(at(c.reply, 1)) == 1
+		missing := texts(at(c.reply, 1))
+		if len(missing) == 0 {
+			continue
+		}
+		var err error
+		if out[i].Missing, err = parseIDs(missing); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
+}
+
+// appendUUID appends the text of a uuid.
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	for i, part := range [...][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	return b
+}
+
+// TakeVMs takes VMs off hosts that a read of the inventory that began at asOf has not found them on. Where the VMs are, if
+// anywhere, is for PutVMs to tell, and to be told first. VMs that a newer read has put there stay.
+func (s *Store) TakeVMs(ctx context.Context, asOf time.Time, off map[uuid.UUID][]uuid.UUID) error {
+	leave := make(map[uuid.UUID][]inventory.VM, len(off))
+	for host, ids := range off {
+		for _, id := range ids {
+			leave[host] = append(leave[host], inventory.VM{UUID: id})
+		}
+	}
+	return s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool))
 }

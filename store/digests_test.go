@@ -37,7 +37,7 @@ func TestDifferencesAreWhatANaiveComparisonFinds(t *testing.T) {
 		ctx := t.Context()
 		rng := rand.New(rand.NewPCG(7, 8))
 		hosts := []uuid.UUID{uid(100), uid(101), uid(102), uid(103)}
-		for step := range 40 {
+		for step := range 20 {
 			known := map[uuid.UUID]map[uuid.UUID]inventory.VM{}
 			for i, h := range hosts {
 				known[h] = map[uuid.UUID]inventory.VM{}
@@ -53,32 +53,54 @@ func TestDifferencesAreWhatANaiveComparisonFinds(t *testing.T) {
 			var reads []store.HostVMs
 			var want []store.Difference
 			for i, h := range hosts {
-				r, d, found := store.HostVMs{Host: h}, store.Difference{}, 0
+				r, d, read := store.HostVMs{Host: h}, store.Difference{}, map[uuid.UUID]bool{}
 				for n := range 8 {
 					vm := newVM(1000*i+n, h)
 					vm.Alias = fmt.Sprint(rng.IntN(3))
 					if rng.IntN(4) == 0 {
 						continue
 					}
-					r.VMs, r.Digests = append(r.VMs, vm), append(r.Digests, store.VMDigest(vm))
-					old, ok := known[h][vm.UUID]
-					if ok {
-						found++
+					if old, ok := known[h][vm.UUID]; !ok || !old.Equal(vm) {
+						d.Changed = append(d.Changed, len(r.VMs))
 					}
-					if !ok || !old.Equal(vm) {
-						d.Changed = append(d.Changed, vm)
+					r.VMs, read[vm.UUID] = append(r.VMs, store.VMSum{UUID: vm.UUID, Digest: store.VMDigest(vm)}), true
+				}
+				for id := range known[h] {
+					if !read[id] {
+						d.Missing = append(d.Missing, id)
 					}
 				}
-				d.Gone = found < len(known[h])
 				reads, want = append(reads, r), append(want, d)
 			}
 			got, err := s.Differences(ctx, reads)
 			require.NoError(t, err)
-			require.Equal(t, want, got)
+			for i := range want {
+				require.Equal(t, want[i].Changed, got[i].Changed)
+				require.ElementsMatch(t, want[i].Missing, got[i].Missing)
+			}
 		}
 		none, err := s.Differences(ctx, nil)
 		require.NoError(t, err)
 		require.Empty(t, none)
+	})
+}
+
+func TestVMsAreTakenOffTheHostsThatAreNamedUnlessANewerReadHasPutThemThere(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx, here, there := t.Context(), uid(100), uid(101)
+		vms := []inventory.VM{newVM(1, here), newVM(2, here), newVM(3, there)}
+		_, err := s.PutVMs(ctx, at(5), vms)
+		require.NoError(t, err)
+		off := map[uuid.UUID][]uuid.UUID{here: {vms[0].UUID, vms[2].UUID}, there: {vms[1].UUID}}
+		require.NoError(t, s.TakeVMs(ctx, at(4), off))
+		require.ElementsMatch(t, vms[:2], facts(t, s, here).VMs, "an older read takes nothing away")
+		require.NoError(t, s.TakeVMs(ctx, at(6), off))
+		require.Equal(t, vms[1:2], facts(t, s, here).VMs)
+		require.Equal(t, vms[2:], facts(t, s, there).VMs, "those that are not there are not taken off")
+		digests, err := s.Digests(ctx)
+		require.NoError(t, err)
+		require.Equal(t, store.HostDigest{Digest: store.VMDigest(vms[1]), VMs: 1}, digests[here])
+		require.NoError(t, s.TakeVMs(ctx, at(7), nil))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"iapi/instrumentation"
@@ -20,3 +21,6 @@ func WriteForBenchmark(ctx context.Context, p redis.Pipeliner, r *instrumentatio
 		p.ZAdd(ctx, record+name, redis.Z{Member: string(r.ID)})
 	}
 }
+
+// HostKey is a key that is kept for a host.
+func HostKey(host uuid.UUID, name string) string { return shardOf(host).key(name + host.String()) }

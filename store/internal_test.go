@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -126,7 +127,7 @@ func TestAJournalThatCannotBeWritten(t *testing.T) {
 			require.ErrorIs(t, err, instrumentation.ErrNotReady)
 		}
 		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 	require.NoError(t, s.Close())
 	s, err = Open(ctx, Options{Embedded: &Embedded{Dir: dir}})
 	require.NoError(t, err)
@@ -158,4 +159,32 @@ func TestAWriteThatIsSentTwiceIsMadeOnce(t *testing.T) {
 	u, err := s.Usage(ctx, r.Owner)
 	require.NoError(t, err)
 	require.Equal(t, 1, u.Live)
+}
+
+func TestARunOfAScriptIsToldOfNoMoreThanItMayTake(t *testing.T) {
+	var parts []part
+	for n := range 1000 {
+		host := uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(n), byte(n >> 8)})
+		parts = append(parts, part{host: host, args: []any{n}, weight: n % 50})
+	}
+	parts = append(parts, part{host: parts[0].host, args: []any{1000}, weight: 10 * maxWeight}, part{host: parts[0].host, args: []any{1001}})
+	next := make(map[string]int)
+	all := runs(touchScript, parts, "first")
+	told := 0
+	for _, r := range all {
+		require.LessOrEqual(t, len(r.of), maxParts)
+		if r.weight > maxWeight {
+			require.Len(t, r.of, 1, "more than a run may take has one of its own")
+		}
+		require.Equal(t, "first", r.args[0])
+		for k, i := range r.of {
+			require.Equal(t, parts[i].args[0], r.args[1+k])
+			require.Equal(t, shardOf(parts[i].host).prefix(), r.key)
+			require.GreaterOrEqual(t, i, next[r.key], "in the order of their shard")
+			next[r.key] = i
+			told++
+		}
+	}
+	require.Equal(t, len(parts), told)
+	require.Greater(t, len(all), len(parts)/maxParts)
 }

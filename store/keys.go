@@ -36,7 +36,8 @@ func shardOf(id uuid.UUID) shard {
 //	leased, vleased      zset  host or VM, when the lease lapses
 //	claims, vclaims      hash  host or VM → token|score in dirty
 //	wake                 stream of marks: w is the kind, see Work
-//	change, changeseq    stream of documents; its ids are dense
+//	change, changeseq    stream of documents; its ids are dense. c has a line for each change:
+//	                     host|kind|epoch|generation|session|hash
 //	on:<host>            hash  m<id> → revision|epoch|generation (changed at)|expected, v<id> → its VMs, 16 bytes each
 //	add:<host>           hash  id → VMs that no applied document has had yet
 //	rm:<host>            set   ids whose removal the agent has not acknowledged

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,38 +121,36 @@ type Committed struct {
 // has changed is marked to be judged.
 func (s *Store) CommitDocuments(ctx context.Context, drafts []Draft) []Committed {
 	out := make([]Committed, len(drafts))
-	calls := make([]*call, 0, len(drafts))
+	parts := make([]part, 0, len(drafts))
 	of := make([]int, 0, len(drafts))
 	for i := range drafts {
-		c, v, err := drafts[i].call()
+		p, v, err := drafts[i].part()
 		if err != nil {
 			out[i].Err = fmt.Errorf("commit the document of %s: %w", drafts[i].Claim.Host, err)
 			continue
 		}
 		out[i].Version = v
-		calls, of = append(calls, c), append(of, i)
+		parts, of = append(parts, p), append(of, i)
 	}
-	_ = s.doAll(ctx, calls) // each call has its error
+	replies, errs := s.doParts(ctx, documentScript, parts)
 	judge := make(map[instrumentation.ID]bool)
-	for k, c := range calls {
-		o := &out[of[k]]
-		host := drafts[of[k]].Claim.Host
-		if c.err != nil {
-			*o = Committed{Err: fmt.Errorf("commit the document of %s: %w", host, fault(c.script.name, c.err))}
-			continue
-		}
-		switch text(at(c.reply, 0)) {
+	for k, reply := range replies {
+		o, err := &out[of[k]], errs[k]
+		switch text(at(reply, 0)) {
 		case "OK":
 			o.Done = true
-			for _, id := range texts(at(c.reply, 1)) {
+			for _, id := range texts(at(reply, 1)) {
 				judge[instrumentation.ID(id)] = true
 			}
 		case "MOVED":
-			o.Version = assignment.Version{Epoch: text(at(c.reply, 1)), Generation: number(at(c.reply, 2)), Hash: text(at(c.reply, 3))}
+			o.Version = assignment.Version{Epoch: text(at(reply, 1)), Generation: number(at(reply, 2)), Hash: text(at(reply, 3))}
 		case "LOST":
-			*o = Committed{Err: fmt.Errorf("commit the document of %s: %w", host, ErrClaimLost)}
+			err = ErrClaimLost
 		default:
-			*o = Committed{Err: badReply(documentScript, c.reply)}
+			err = cmp.Or(err, badReply(documentScript, reply))
+		}
+		if err != nil {
+			*o = Committed{Err: fmt.Errorf("commit the document of %s: %w", parts[k].host, err)}
 		}
 	}
 	if len(judge) > 0 {
@@ -170,18 +169,18 @@ func (s *Store) CommitDocument(ctx context.Context, c Claim, f Facts, body []byt
 	return r.Version, r.Done, r.Err
 }
 
-// call works out what the commit changes, and the version that it leads to.
-func (d *Draft) call() (*call, assignment.Version, error) {
+// part works out what the commit changes, and the version that it leads to.
+func (d *Draft) part() (part, assignment.Version, error) {
 	f := &d.Facts
 	if !f.complete || f.id != d.Claim.Host {
-		return nil, assignment.Version{}, errors.New("the facts are not the claimed host's")
+		return part{}, assignment.Version{}, errors.New("the facts are not the claimed host's")
 	}
 	if d.Hash == "" {
-		return nil, assignment.Version{}, errors.New("the hash is missing")
+		return part{}, assignment.Version{}, errors.New("the hash is missing")
 	}
 	now, err := places(d.Items, d.Placed)
 	if err != nil {
-		return nil, assignment.Version{}, err
+		return part{}, assignment.Version{}, err
 	}
 	v := f.Version
 	if v.Epoch == "" {
@@ -217,11 +216,11 @@ func (d *Draft) call() (*call, assignment.Version, error) {
 	if shrinks {
 		kind = ChangeStop
 	}
-	args := []any{
-		d.Claim.Host.String(), d.Claim.Token, f.Wanted, f.Version.Epoch, f.Version.Generation, f.Version.Hash,
-		v.Epoch, v.Generation, v.Hash, send, kind, n,
-	}
-	return &call{script: documentScript, key: shardOf(d.Claim.Host).prefix(), args: append(append(args, changed...), removed...)}, v, nil
+	args := make([]any, 0, 13+len(changed)+len(removed))
+	args = append(args, d.Claim.Host.String(), d.Claim.Token, f.Wanted, f.Version.Epoch, f.Version.Generation, f.Version.Hash,
+		v.Epoch, v.Generation, v.Hash, send, kind, n, len(removed))
+	args = append(append(args, changed...), removed...)
+	return part{host: d.Claim.Host, args: args, weight: n + len(removed)}, v, nil
 }
 
 // judgeLater marks what has changed. It is a hint: what is lost is found by the workers' tick.

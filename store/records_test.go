@@ -417,7 +417,7 @@ func TestAnUnreachableServerIsNotReady(t *testing.T) {
 	_, err = s.Facts(ctx, uid(1))
 	require.ErrorIs(t, err, instrumentation.ErrNotReady)
 	server.Run()
-	require.Eventually(t, func() bool { return s.Ready(ctx) == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Ready(ctx) == nil }, time.Minute, 10*time.Millisecond)
 	require.NotNil(t, get(t, s, r.ID))
 }
 
@@ -431,7 +431,7 @@ func TestMutationsWaitForAReplica(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := watch.Info(ctx, "replication").Result()
 		return err == nil && contains(info, "state=online")
-	}, 30*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	s, err := store.Open(ctx, store.Options{URL: primary.URL()})
 	require.NoError(t, err)
 	defer s.Close()

@@ -66,18 +66,18 @@ func class(s instrumentation.Status) (byte, error) {
 	return 0, fmt.Errorf("status %q is not known", s)
 }
 
-func (s *Store) reportCall(r Report) (*call, error) {
+func reportPart(r Report) (part, error) {
 	if r.Host == uuid.Nil || r.Session == uuid.Nil || r.Session == revoked || r.Sequence < 0 {
-		return nil, errors.New("host and session must be given, and sequence must not be below zero")
+		return part{}, errors.New("host and session must be given, and sequence must not be below zero")
 	}
 	if r.Applied.Epoch != "" {
 		if _, err := parseEpoch(r.Applied.Epoch); err != nil {
-			return nil, fmt.Errorf("applied: %w", err)
+			return part{}, fmt.Errorf("applied: %w", err)
 		}
 	}
 	caps, err := json.Marshal(r.Capabilities)
 	if err != nil {
-		return nil, fmt.Errorf("encode the capabilities: %w", err)
+		return part{}, fmt.Errorf("encode the capabilities: %w", err)
 	}
 	targets := slices.Clone(r.Targets)
 	for i := range targets {
@@ -85,15 +85,14 @@ func (s *Store) reportCall(r Report) (*call, error) {
 	}
 	health, err := json.Marshal(targets)
 	if err != nil {
-		return nil, fmt.Errorf("encode the targets: %w", err)
+		return part{}, fmt.Errorf("encode the targets: %w", err)
 	}
-	args := []any{
-		r.Host.String(), r.Session.String(), r.Sequence, r.AgentVersion, string(caps),
-		r.Applied.Epoch, r.Applied.Generation, r.Applied.Hash, string(health), s.opts.OfflineAfter.Milliseconds(),
-	}
+	args := make([]any, 0, 10+3*len(r.Instrumentations))
+	args = append(args, r.Host.String(), r.Session.String(), r.Sequence, r.AgentVersion, string(caps),
+		r.Applied.Epoch, r.Applied.Generation, r.Applied.Hash, string(health), len(r.Instrumentations))
 	for _, st := range r.Instrumentations {
 		if _, err := class(st.Status); err != nil {
-			return nil, fmt.Errorf("%s: %w", st.ID, err)
+			return part{}, fmt.Errorf("%s: %w", st.ID, err)
 		}
 		kept := statusJSON{Message: cut(st.Message), LastSample: st.LastSample.UTC()}
 		if st.LastSample.IsZero() {
@@ -103,7 +102,7 @@ func (s *Store) reportCall(r Report) (*call, error) {
 		for vm, f := range st.VMs {
 			c, err := class(f.Status)
 			if err != nil {
-				return nil, fmt.Errorf("%s: VM %s: %w", st.ID, vm, err)
+				return part{}, fmt.Errorf("%s: VM %s: %w", st.ID, vm, err)
 			}
 			zones = append(append(zones, vm[:]...), c)
 			if kept.VMs == nil {
@@ -113,11 +112,12 @@ func (s *Store) reportCall(r Report) (*call, error) {
 		}
 		b, err := json.Marshal(kept)
 		if err != nil {
-			return nil, fmt.Errorf("encode the status of %s: %w", st.ID, err)
+			return part{}, fmt.Errorf("encode the status of %s: %w", st.ID, err)
 		}
-		args = append(args, string(st.ID), st.Revision, string(st.Status), len(st.VMs), string(zones), string(b))
+		fares := fmt.Appendf(make([]byte, 0, 32+len(zones)), "|%d|%s|%d|%s", st.Revision, st.Status, len(st.VMs), zones)
+		args = append(args, string(st.ID), string(fares), string(b))
 	}
-	return &call{script: reportScript, key: shardOf(r.Host).prefix(), args: args}, nil
+	return part{host: r.Host, args: args, weight: len(r.Instrumentations)}, nil
 }
 
 // Report stores how a host fares. Reports that come too late change nothing.
@@ -134,10 +134,10 @@ func (s *Store) Report(ctx context.Context, r Report) (ReportResult, error) {
 // What has changed is marked to be judged.
 func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResult, error) {
 	results := make([]ReportResult, len(reports))
-	var calls []*call
+	var parts []part
 	var of []int
 	for i, r := range reports {
-		c, err := s.reportCall(r)
+		p, err := reportPart(r)
 		if err != nil {
 			if len(reports) == 1 {
 				return nil, fmt.Errorf("report of host %s: %w", r.Host, err)
@@ -145,16 +145,17 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 			s.log.Warn("a report is not valid", "host", r.Host, "error", err)
 			continue
 		}
-		calls, of = append(calls, c), append(of, i)
+		parts, of = append(parts, p), append(of, i)
 	}
-	if err := s.doAll(ctx, calls); err != nil {
+	replies, errs := s.doParts(ctx, reportScript, parts, s.opts.OfflineAfter.Milliseconds())
+	if err := cmp.Or(errs...); err != nil {
 		return nil, err
 	}
 	judge := make(map[instrumentation.ID]bool)
-	for i, c := range calls {
-		r := &results[of[i]]
-		r.Accepted, r.Superseded = number(at(c.reply, 0)) == 1, number(at(c.reply, 1)) == 1
-		r.Judge = toIDs(texts(at(c.reply, 2)))
+	for k, reply := range replies {
+		r := &results[of[k]]
+		r.Accepted, r.Superseded = number(at(reply, 0)) == 1, number(at(reply, 1)) == 1
+		r.Judge = toIDs(texts(at(reply, 2)))
 		for _, id := range r.Judge {
 			judge[id] = true
 		}
@@ -173,20 +174,14 @@ func (s *Store) BeginSession(ctx context.Context, host, session uuid.UUID) error
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	failed, err := s.sessions.Do(ctx, &call{script: sessionScript, key: shardOf(host).prefix(), args: []any{host.String(), session.String()}})
+	failed, err := s.sessions.Do(ctx, part{host: host, args: []any{host.String(), session.String()}})
 	return cmp.Or(fault("begin a session", err), failed)
 }
 
-// beginSessions runs the calls, and answers each with its own error.
-func (s *Store) beginSessions(ctx context.Context, calls []*call) ([]error, error) {
-	_ = s.doAll(ctx, calls) // each call has its error
-	out := make([]error, len(calls))
-	for i, c := range calls {
-		if c.err != nil {
-			out[i] = fault(c.script.name, c.err)
-		}
-	}
-	return out, nil
+// beginSessions begins all, and answers each with its own error.
+func (s *Store) beginSessions(ctx context.Context, sessions []part) ([]error, error) {
+	_, errs := s.doParts(ctx, sessionScript, sessions)
+	return errs, nil
 }
 
 // revoked is kept in place of the session of an agent whose credential was revoked.

@@ -5,9 +5,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -94,6 +96,71 @@ func (s *Store) doAll(ctx context.Context, calls []*call, also ...func(p redis.P
 		}
 	}
 	return nil
+}
+
+// part is what a script that deals with several hosts of a shard is told of one of them.
+type part struct {
+	host   uuid.UUID
+	args   []any
+	weight int // how many things of the host there are to deal with, about
+}
+
+// How much one run of a script deals with at most. It holds up all others, so it has to end within a millisecond or two.
+const (
+	maxParts  = 32
+	maxWeight = 256
+)
+
+// run is a call of a script for several parts.
+type run struct {
+	call
+	of     []int // the parts, in the order of the answers
+	weight int
+}
+
+// runs makes calls of a script for all parts, in their order for each shard. The arguments that come first are the same in
+// each.
+func runs(sc *script, parts []part, first ...any) []*run {
+	var all []*run
+	last := make(map[shard]*run)
+	for i, p := range parts {
+		sh := shardOf(p.host)
+		r := last[sh]
+		if r == nil || len(r.of) == maxParts || r.weight+p.weight > maxWeight {
+			r = &run{call: call{script: sc, key: sh.prefix(), args: slices.Clone(first)}}
+			last[sh], all = r, append(all, r)
+		}
+		r.args = append(r.args, p.args...)
+		r.of, r.weight = append(r.of, i), r.weight+p.weight
+	}
+	return all
+}
+
+// doParts runs a script for all parts and returns what it answers to each, or an error.
+func (s *Store) doParts(ctx context.Context, sc *script, parts []part, first ...any) (replies []any, errs []error) {
+	all := runs(sc, parts, first...)
+	calls := make([]*call, len(all))
+	for i, r := range all {
+		calls[i] = &r.call
+	}
+	_ = s.doAll(ctx, calls) // each call has its error
+	replies, errs = make([]any, len(parts)), make([]error, len(parts))
+	for _, r := range all {
+		for k, i := range r.of {
+			reply := at(r.reply, k)
+			switch {
+			case r.err != nil:
+				errs[i] = fault(sc.name, r.err)
+			case len(list(r.reply)) != len(r.of):
+				errs[i] = badReply(sc, r.reply)
+			case text(at(reply, 0)) == "ERR":
+				errs[i] = fault(sc.name, errors.New(text(at(reply, 1))))
+			default:
+				replies[i] = reply
+			}
+		}
+	}
+	return replies, errs
 }
 
 // pipelined runs plain commands in one round trip for each server.

@@ -91,14 +91,15 @@ type Store struct {
 	readers  redis.UniversalClient // for reads that block; see connect
 	opts     Options
 	log      *slog.Logger
-	embedded *embedded    // nil on a real server
-	replicas int          // that must confirm a mutation
-	ceiling  atomic.Int64 // what ceilingOf returned last
+	embedded *embedded               // nil on a real server
+	replicas int                     // that must confirm a mutation
+	ceiling  atomic.Int64            // what ceilingOf returned last
+	reading  atomic.Pointer[reading] // of the server's clock; see Time
 
 	waker *waker
 
 	// What agents ask for one by one, and thousands of them at the same time when they come back.
-	sessions *batch.Batcher[*call, error]
+	sessions *batch.Batcher[part, error]
 	tokens   *batch.Batcher[string, string]
 
 	ctx  context.Context // ends with Close
@@ -142,7 +143,10 @@ func (s *Store) open(ctx context.Context) error {
 		if s.client, s.readers, err = connect(s.opts); err != nil {
 			return err
 		}
-		if err := s.check(ctx); err != nil {
+		if err = s.check(ctx); err == nil {
+			err = s.beginTime(ctx)
+		}
+		if err != nil {
 			return errors.Join(err, s.client.Close(), s.readers.Close())
 		}
 		return nil

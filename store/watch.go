@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,28 +54,33 @@ func (s *Store) WatchDocuments(ctx context.Context, fn func(changes []DocChange,
 	return s.follow(ctx, keys, func(entries []redis.XMessage, gap bool) {
 		changes := make([]DocChange, 0, len(entries))
 		for _, e := range entries {
-			c, err := docChange(e)
-			if err != nil {
-				s.log.Error("an entry of the stream of documents is not valid", "entry", e.ID, "error", err)
-				gap = true
-				continue
+			for line := range strings.SplitSeq(text(e.Values["c"]), "\n") {
+				c, err := docChange(line)
+				if err != nil {
+					s.log.Error("an entry of the stream of documents is not valid", "entry", e.ID, "error", err)
+					gap = true
+					continue
+				}
+				changes = append(changes, c)
 			}
-			changes = append(changes, c)
 		}
 		fn(changes, gap)
 	})
 }
 
-func docChange(e redis.XMessage) (c DocChange, err error) {
-	if c.Host, err = uuid.Parse(text(e.Values["h"])); err != nil {
+// docChange reads host|kind|epoch|generation|session|hash.
+func docChange(line string) (c DocChange, err error) {
+	parts := strings.SplitN(line, "|", 6)
+	if len(parts) != 6 {
+		return c, fmt.Errorf("%q does not have six parts", line)
+	}
+	if c.Host, err = uuid.Parse(parts[0]); err != nil {
 		return c, fmt.Errorf("host: %w", err)
 	}
-	c.Kind = text(e.Values["k"])
-	c.Version = assignment.Version{
-		Epoch: text(e.Values["e"]), Generation: number(e.Values["g"]), Hash: text(e.Values["d"]),
-	}
-	if t := text(e.Values["s"]); t != "" {
-		if c.Session, err = uuid.Parse(t); err != nil {
+	c.Kind = parts[1]
+	c.Version = assignment.Version{Epoch: parts[2], Generation: number(parts[3]), Hash: parts[5]}
+	if parts[4] != "" {
+		if c.Session, err = uuid.Parse(parts[4]); err != nil {
 			return c, fmt.Errorf("session: %w", err)
 		}
 	}

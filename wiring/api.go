@@ -34,7 +34,8 @@ type API struct {
 	hub *delivery.Hub
 }
 
-// New makes an API. tune completes what its door is made of: at least whom it believes, by Authenticator.
+// New makes an API. Its time is the store's, whatever this machine's clock says. tune completes what its door is made of: at
+// least whom it believes, by Authenticator.
 func New(ctx context.Context, o Options, tune func(*graph.Options)) (*API, error) {
 	secret, err := o.Store.Secret(ctx, "preview") // one for all processes
 	if err != nil {
@@ -44,6 +45,7 @@ func New(ctx context.Context, o Options, tune func(*graph.Options)) (*API, error
 	service, err := instrumentation.New(instrumentation.Options{
 		Store: o.Store, Queue: worker.NewQueue(o.Store.Client(), o.Store), Previewer: o.Previewer, Agents: credentials,
 		Catalog: o.Catalog, Publisher: o.Publisher, TrustedKeys: o.TrustedKeys, Policy: o.Policy, Secret: secret, Logger: o.Logger,
+		Clock: o.Store.Time,
 	})
 	if err != nil {
 		return nil, err
@@ -51,6 +53,7 @@ func New(ctx context.Context, o Options, tune func(*graph.Options)) (*API, error
 	hub := delivery.New(feed{o.Store}, delivery.Options{Logger: o.Logger})
 	door := graph.Options{
 		Service: service, Delivery: hub, Records: o.Store, JoinTokens: credentials, Ready: o.Store.Ready, Logger: o.Logger,
+		Clock: o.Store.Time,
 	}
 	tune(&door)
 	server, err := graph.New(door)

@@ -49,6 +49,9 @@ func (d *dying) Differences(ctx context.Context, hosts []store.HostVMs) ([]store
 func (d *dying) PutVMs(ctx context.Context, at time.Time, vms []inventory.VM) ([]uuid.UUID, error) {
 	return one(d, func() ([]uuid.UUID, error) { return d.Store.PutVMs(ctx, at, vms) })
 }
+func (d *dying) TakeVMs(ctx context.Context, at time.Time, off map[uuid.UUID][]uuid.UUID) error {
+	return d.do(func() error { return d.Store.TakeVMs(ctx, at, off) })
+}
 func (d *dying) ReplaceHostVMs(ctx context.Context, at time.Time, h uuid.UUID, vms []inventory.VM) (bool, error) {
 	return one(d, func() (bool, error) { return d.Store.ReplaceHostVMs(ctx, at, h, vms) })
 }

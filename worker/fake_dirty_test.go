@@ -107,6 +107,8 @@ func (s *fakeStore) AwaitWork(ctx context.Context, _ string, _ store.Work, most 
 	return ctx.Err()
 }
 
+func (s *fakeStore) Time() time.Time { return time.Now() }
+
 func (s *fakeStore) WakeForTasks(context.Context, redis.Pipeliner) {}
 
 func (s *fakeStore) Waiting(_ context.Context, marked time.Time, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {

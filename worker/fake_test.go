@@ -231,19 +231,37 @@ func (s *fakeStore) Differences(_ context.Context, hosts []store.HostVMs) ([]sto
 	defer s.mu.Unlock()
 	out := make([]store.Difference, len(hosts))
 	for i, h := range hosts {
-		known, found := s.host(h.Host).vms, 0
-		for _, vm := range h.VMs {
-			old, ok := known[vm.UUID]
-			if ok {
-				found++
-			}
-			if !ok || !old.vm.Equal(vm) {
-				out[i].Changed = append(out[i].Changed, vm)
+		read := map[uuid.UUID]bool{}
+		for k, vm := range h.VMs {
+			read[vm.UUID] = true
+			if old, ok := s.host(h.Host).vms[vm.UUID]; !ok || store.VMDigest(old.vm) != vm.Digest {
+				out[i].Changed = append(out[i].Changed, k)
 			}
 		}
-		out[i].Gone = found < len(known)
+		for id := range s.host(h.Host).vms {
+			if !read[id] {
+				out[i].Missing = append(out[i].Missing, id)
+			}
+		}
 	}
 	return out, nil
+}
+
+func (s *fakeStore) TakeVMs(_ context.Context, asOf time.Time, off map[uuid.UUID][]uuid.UUID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for host, ids := range off {
+		for _, id := range ids {
+			if was, ok := s.host(host).vms[id]; ok && !asOf.Before(was.asOf) {
+				delete(s.host(host).vms, id)
+				if s.where[id] == host {
+					delete(s.where, id)
+				}
+				s.host(host).mark(false)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *fakeStore) FleetHosts(_ context.Context, ids ...uuid.UUID) ([]*instrumentation.FleetHost, error) {

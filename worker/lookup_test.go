@@ -129,7 +129,7 @@ func told(t testing.TB, s *store.Store, section, name string) (n float64) {
 func TestABurstCostsByTheHostsItTouches(t *testing.T) {
 	const changes = 10_000
 	cost := func(hosts int) (documents, used, requests int) {
-		s := open(t, store.Options{URL: startRedis(t), Timeout: 30 * time.Second})
+		s := open(t, store.Options{URL: startRedis(t), Timeout: 2 * patience})
 		c := &big{vms: changes, hosts: hosts, retagged: map[int]int{}}
 		w := fill(t, s, c, 100)
 		a, counts := &asked{VMAPI: c}, &counting{Store: s}

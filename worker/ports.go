@@ -26,6 +26,7 @@ type Store interface {
 	HostIDs(ctx context.Context) ([]uuid.UUID, error)
 	Digests(ctx context.Context) (map[uuid.UUID]store.HostDigest, error)
 	Differences(ctx context.Context, hosts []store.HostVMs) ([]store.Difference, error)
+	TakeVMs(ctx context.Context, asOf time.Time, off map[uuid.UUID][]uuid.UUID) error
 	FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.FleetHost, error)
 
 	MarkHosts(ctx context.Context, urgent bool, hosts ...uuid.UUID) error
@@ -36,6 +37,7 @@ type Store interface {
 	DoneVM(ctx context.Context, claims ...store.VMClaim) error
 	AwaitWork(ctx context.Context, worker string, kind store.Work, most time.Duration) error
 	WakeForTasks(ctx context.Context, pipe redis.Pipeliner)
+	Time() time.Time
 	Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error)
 	Backlog(ctx context.Context) (store.Backlog, error)
 	CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed

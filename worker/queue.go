@@ -27,8 +27,9 @@ const (
 	queueSweep  = "sweep"
 )
 
-// Waker marks VMs to be looked at, and wakes workers for tasks; *store.Store is one.
+// Waker marks VMs to be looked at, wakes workers for tasks, and has the time by which records are created; *store.Store is one.
 type Waker interface {
+	Time() time.Time
 	MarkVMs(ctx context.Context, vms ...uuid.UUID) error
 	WakeForTasks(ctx context.Context, pipe redis.Pipeliner)
 }
@@ -80,7 +81,7 @@ func (q *Queue) Sweep(ctx context.Context) error {
 
 // StopTracing implements instrumentation.Queue.
 func (q *Queue) StopTracing(ctx context.Context, hosts []uuid.UUID, reason string) error {
-	body, err := json.Marshal(stopPayload{time.Now().UTC(), hosts, reason})
+	body, err := json.Marshal(stopPayload{q.waker.Time().UTC(), hosts, reason})
 	if err != nil {
 		return fmt.Errorf("encode the task %s: %w", taskStop, err)
 	}

@@ -31,6 +31,9 @@ func eventually(t testing.TB, so func() bool, told ...any) {
 }
 
 func open(t testing.TB, o store.Options) *store.Store {
+	if o.Timeout == 0 {
+		o.Timeout = patience // a machine that is slow is no reason to fail
+	}
 	s, err := store.Open(context.Background(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

@@ -24,6 +24,10 @@ const (
 	// judgeEvery is the time between judgements, which each read sums over all shards. What is marked meanwhile, again and
 	// again while reports come in, is judged once.
 	judgeEvery = 100 * time.Millisecond
+	// Work that has a rest takes one part in restShare of the time at most, but rests no longer than longRest: sums over many
+	// hosts that are offline cost the store the more the more there are.
+	restShare = 5
+	longRest  = time.Second
 )
 
 // reconcileLoops look up the VMs, reconcile the hosts, and judge the instrumentations that wait, until ctx ends. Each kind
@@ -36,7 +40,8 @@ func (w *Worker) reconcileLoops(ctx context.Context) {
 	running.Go(func() { w.workLoop(ctx, "judge", store.JudgeWork, judgeEvery, w.judge) })
 }
 
-// workLoop waits for work of a kind and does all that there is. work returns how much it did; after some, rest passes.
+// workLoop waits for work of a kind and does all that there is. work returns how much it did; after some, rest passes, or
+// more where the work took long.
 func (w *Worker) workLoop(ctx context.Context, doing string, kind store.Work, rest time.Duration, work func(context.Context) (int, error)) {
 	pause := time.Duration(0) // after a failure, growing while it lasts
 	for ctx.Err() == nil {
@@ -47,6 +52,7 @@ func (w *Worker) workLoop(ctx context.Context, doing string, kind store.Work, re
 		}
 		for done := 1; done > 0 && ctx.Err() == nil; {
 			var err error
+			begun := time.Now()
 			if done, err = work(ctx); err != nil {
 				w.failed(ctx, doing, err)
 				pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
@@ -55,7 +61,7 @@ func (w *Worker) workLoop(ctx context.Context, doing string, kind store.Work, re
 			}
 			pause = 0
 			if done > 0 && rest > 0 {
-				sleep(ctx, rest)
+				sleep(ctx, max(rest, min((restShare-1)*time.Since(begun), longRest)))
 			}
 		}
 	}

@@ -11,8 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"iapi/instrumentation"
-	"iapi/inventory"
-	"iapi/inventory/vmapi"
 	"iapi/store"
 )
 
@@ -35,10 +33,13 @@ const (
 
 // Sweep compares everything that is known with the inventory, and makes it true.
 //
-// It walks the list of VMs once and sums up the VMs of each host. Only hosts whose sum differs from that of the facts are
-// read again by themselves, and a host loses VMs only when both readings agree. When the walk fails it goes on behind its
-// last good page; when that does not help either, what could be read is not acted upon. When more would be removed than
-// the guard's share, everything is added that is new and nothing removed until an operator confirms the guard.
+// It walks the list of VMs once and sums up the VMs of each host. Of hosts whose sum differs from that of the facts, those
+// VMs are looked up that are not known as the walk has seen them, or that it has not seen where they are known: what the
+// walk has read is by then too old to be written. A host loses a VM when VMAPI says where else it is or that it is
+// destroyed; one that VMAPI does not know any more, only when a reading of the whole host agrees with the walk. When the
+// walk fails it goes on behind its last good page; when that does not help either, what could be read is not acted upon.
+// When more would be removed than the guard's share, everything is added that is new and nothing removed until an operator
+// confirms the guard.
 func (w *Worker) Sweep(ctx context.Context) error { return w.sweep(ctx, uuid.NewString()) }
 
 // sweep is Sweep with a name for its walk. How far the walk has come is kept in the store, so that whoever runs a sweep by
@@ -174,69 +175,18 @@ func (w *Worker) sweepVMs(ctx context.Context, name string) (store.Swept, error)
 	few := w.fewOf(same)
 	c := comparison{Worker: w, listed: listed, facts: facts, shrink: shrink}
 	failures := []error{c.rewriteUnreadable(ctx, few)}
-	for batch := range slices.Chunk(append(differing, few...), manySwept) {
+	doubtful := append(differing, few...)
+	if seen.whole {
+		doubtful, err = c.lookUpVMs(ctx, seen.vmsOf(doubtful))
+		failures = append(failures, err)
+	}
+	for batch := range slices.Chunk(doubtful, manySwept) {
 		failures = append(failures, c.compare(ctx, batch))
 	}
 	if err := w.Store.MarkHosts(ctx, false, few...); err != nil {
 		return swept, fmt.Errorf("mark hosts: %w", err)
 	}
 	return swept, errors.Join(failures...)
-}
-
-// walk lists every active VM once and sums up those of each host. Nothing is kept of the VMs themselves.
-func (w *Worker) walk(ctx context.Context, name string) (store.Walk, error) {
-	at, err := w.Store.Walk(ctx, name)
-	if err != nil {
-		w.failed(ctx, "read how far the sweep had come", err) // it begins again
-		at = store.Walk{ID: name, Sums: map[uuid.UUID]store.HostDigest{}}
-	}
-	sums := make(map[uuid.UUID]*store.HostDigest, len(at.Sums))
-	for host, d := range at.Sums {
-		sums[host] = &d
-	}
-	sum := func() {
-		for host, d := range sums {
-			at.Sums[host] = *d
-		}
-	}
-	var digester store.Digester
-	kept := time.Now()
-	w.metrics.sweepVMs.Set(float64(at.Seen))
-	for tries := 0; ; tries++ {
-		err := w.VMAPI.EachFrom(ctx, vmapi.Query{Active: true}, at.Marker, func(page []inventory.VM, last uuid.UUID) error {
-			for i := range page {
-				if vm := &page[i]; vm.Placed() {
-					d := sums[vm.Host]
-					if d == nil {
-						d = new(store.HostDigest)
-						sums[vm.Host] = d
-					}
-					d.Digest += digester.Digest(vm)
-					d.VMs++
-				}
-			}
-			at.Marker, tries = last, 0
-			at.Seen += len(page)
-			w.metrics.sweepVMs.Set(float64(at.Seen))
-			if time.Since(kept) >= w.keep {
-				sum()
-				w.failed(ctx, "keep how far the sweep has come", w.Store.PutWalk(ctx, at))
-				kept = time.Now()
-			}
-			return nil
-		})
-		if err == nil {
-			sum()
-			return at, nil
-		}
-		if !errors.Is(err, inventory.ErrUnavailable) || tries == pageTries {
-			return at, err
-		}
-		w.failed(ctx, "read a page of VMs", err, "behind", at.Marker)
-		if !sleep(ctx, min(w.Tick, time.Second<<tries)) {
-			return at, ctx.Err()
-		}
-	}
 }
 
 // fewOf returns the hosts whose turn it is to be looked at although nothing differs. All have had their turn after as

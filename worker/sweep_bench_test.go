@@ -139,9 +139,10 @@ func sweepingWorker() error {
 		case "decode": // the pages, decoded and thrown away
 			err = vms.Each(ctx, vmapi.Query{Active: true}, func(page []inventory.VM) error { n += len(page); return nil })
 		case "walk": // the pages, summed up
-			var at store.Walk
-			at, err = w.walk(ctx, "a walk")
-			n = at.Seen
+			var seen *walked
+			if seen, err = w.walk(ctx, uuid.NewString()); err == nil {
+				n = seen.Seen
+			}
 		case "sweep":
 			if err = w.Sweep(ctx); err == nil {
 				err = w.drain(ctx)

@@ -13,7 +13,7 @@ import (
 	"iapi/store"
 )
 
-// comparison makes the facts of hosts true after a walk.
+// comparison makes the facts of hosts true after a walk, VM by VM (lookUpVMs) or by reading whole hosts (compare).
 type comparison struct {
 	*Worker
 	listed, facts map[uuid.UUID]store.HostDigest // what the walk has seen, what was known
@@ -24,6 +24,7 @@ type comparison struct {
 // hostRead is one reading of a host's VMs.
 type hostRead struct {
 	store.HostVMs
+	vms []inventory.VM // in the same order
 	sum store.HostDigest
 	err error
 }
@@ -47,13 +48,15 @@ func (c *comparison) compare(ctx context.Context, hosts []uuid.UUID) error {
 	var changed []inventory.VM
 	var gone []hostRead
 	for i, d := range differences {
-		changed = append(changed, d.Changed...)
-		if d.Gone {
+		for _, k := range d.Changed {
+			changed = append(changed, reads[i].vms[k])
+		}
+		if len(d.Missing) > 0 {
 			gone = append(gone, reads[i])
 		}
 	}
 	// New places first, so that a VM that has moved between these hosts is never nowhere.
-	return errors.Join(failed, c.put(ctx, asOf, changed, now), c.replace(ctx, asOf, gone))
+	return errors.Join(failed, c.put(ctx, asOf, changed, reads), c.replace(ctx, asOf, gone))
 }
 
 // read asks the inventory for the VMs of each host by itself. It returns the readings that succeeded, and why the others
@@ -68,7 +71,7 @@ func (c *comparison) read(ctx context.Context, hosts []uuid.UUID) (good []hostRe
 		r.err = c.VMAPI.Each(ctx, vmapi.Query{Host: r.Host, Active: true}, func(page []inventory.VM) error {
 			for i := range page {
 				if vm := &page[i]; vm.Placed() && vm.Host == r.Host {
-					r.VMs = append(r.VMs, *vm)
+					r.vms = append(r.vms, *vm)
 				}
 			}
 			return nil
@@ -79,10 +82,10 @@ func (c *comparison) read(ctx context.Context, hosts []uuid.UUID) (good []hostRe
 			failed = errors.Join(failed, fmt.Errorf("read the VMs of host %s: %w", r.Host, r.err))
 			continue
 		}
-		r.Digests, r.sum.VMs = make([]uint64, len(r.VMs)), len(r.VMs)
-		for i := range r.VMs {
-			r.Digests[i] = c.digester.Digest(&r.VMs[i])
-			r.sum.Digest += r.Digests[i]
+		r.VMs, r.sum.VMs = make([]store.VMSum, len(r.vms)), len(r.vms)
+		for i := range r.vms {
+			r.VMs[i] = store.VMSum{UUID: r.vms[i].UUID, Digest: c.digester.Digest(&r.vms[i])}
+			r.sum.Digest += r.VMs[i].Digest
 		}
 		good = append(good, r)
 	}
@@ -91,15 +94,15 @@ func (c *comparison) read(ctx context.Context, hosts []uuid.UUID) (good []hostRe
 
 // put writes VMs that are not known as they were read on their hosts. Of one that was read on two hosts nobody knows which
 // reading is the newer, so it is looked up by itself.
-func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM, reads []store.HostVMs) error {
+func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM, reads []hostRead) error {
 	times := make(map[uuid.UUID]int, len(vms))
 	for i := range vms {
 		times[vms[i].UUID] = 0
 	}
 	for _, r := range reads { // also where the reading says what is known: it may be the newer one
-		for i := range r.VMs {
-			if n, changed := times[r.VMs[i].UUID]; changed {
-				times[r.VMs[i].UUID] = n + 1
+		for i := range r.vms {
+			if n, changed := times[r.vms[i].UUID]; changed {
+				times[r.vms[i].UUID] = n + 1
 			}
 		}
 	}
@@ -132,7 +135,7 @@ func (c *comparison) replace(ctx context.Context, asOf time.Time, reads []hostRe
 		if !c.shrink || r.sum != listed && (r.sum.VMs < c.facts[r.Host].VMs || r.sum.VMs < listed.VMs) {
 			continue
 		}
-		if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.VMs); err != nil {
+		if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.vms); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("replace the VMs of host %s: %w", r.Host, err))
 		}
 	}

@@ -36,7 +36,7 @@ type Options struct {
 
 	Feed        Feed                // the changefeed; nil: none is listened to
 	Listen      vmapi.ListenOptions // how Feed is listened to
-	Clock       func() time.Time    // nil: time.Now
+	Clock       func() time.Time    // nil: the store's
 	Logger      *slog.Logger        // nil: silent
 	Registerer  prometheus.Registerer
 	Concurrency int           // hosts, VMs and tasks at once, each; 0: 8
@@ -79,7 +79,7 @@ func New(o Options) (*Worker, error) {
 		return nil, fmt.Errorf("make a worker: Options.GuardShare %v is not between 0 and 1", o.GuardShare)
 	}
 	if o.Clock == nil {
-		o.Clock = time.Now
+		o.Clock = o.Store.Time
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -2,6 +2,23 @@
 -- For every host running + pending + failed = expected, so it holds for the sums too. A host where all that it says is of
 -- sources that run, and which has something to say of them, is marked: its counts end with ',n'.
 
+-- some runs a command for a long list, in pieces that unpack can take.
+local function some(command, key, list)
+  for from = 1, #list, 1000 do redis.call(command, key, unpack(list, from, math.min(from + 999, #list))) end
+end
+
+-- fields reads fields of a hash, in pieces that unpack can take.
+local function fields(key, names)
+  if #names <= 1000 then return #names > 0 and redis.call('HMGET', key, unpack(names)) or {} end
+  local values = {}
+  for from = 1, #names, 1000 do
+    for _, v in ipairs(redis.call('HMGET', key, unpack(names, from, math.min(from + 999, #names)))) do
+      values[#values + 1] = v
+    end
+  end
+  return values
+end
+
 -- noted tells whether what is kept of a status begins with a message.
 local function noted(json) return string.sub(json, 1, 5) == '{"m":' end
 
@@ -14,7 +31,8 @@ local function counts(rev, expected, zones, added, status)
   if tonumber(at) ~= rev then return 0, expected, 0 end
   local new = #added / 16
   local rest, by = expected - new, {r = 0, p = 0, f = 0}
-  if tonumber(n) > 0 then
+  n = tonumber(n)
+  if n > 0 then
     local fares = {}
     for i = 1, #zones, 16 do fares[string.sub(zones, i, i + 15)] = true end
     for i = 1, #added, 16 do fares[string.sub(added, i, i + 15)] = nil end
@@ -34,28 +52,59 @@ local function counts(rev, expected, zones, added, status)
   return by.r, by.p + new, by.f, word == 'RUNNING' and noted(string.sub(status, from + n * 17))
 end
 
--- put stores the counts of a host, 'x' for a removal that is not acknowledged, or '' for nothing, keeps the sums, and tells
--- whether that was a change.
-local function put(P, id, host, value)
-  local key, t = P .. 'p:' .. id, P .. 'tot'
-  local old = redis.call('HGET', key, host) or ''
+-- What is put is gathered: what all hosts of a script put for one instrumentation is written together, by flush.
+local standing, sums = {}, {}
+
+-- put has the counts of a host stored: those, 'x' for a removal that is not acknowledged, or '' for nothing. It keeps the sums,
+-- and tells whether that is a change.
+local function put(P, id, host, value, expected, r, p, f)
+  local here = standing[id]
+  if not here then
+    here = {}
+    standing[id] = here
+    sums[id] = {e = 0, r = 0, p = 0, f = 0, h = 0}
+  end
+  local old = here[host] or redis.call('HGET', P .. 'p:' .. id, host) or ''
   if old == value then return false end
-  local function parse(v)
-    local e, r, p, f = string.match(v, '^(%d+),(%d+),(%d+),(%d+)')
-    if not e then return {e = 0, r = 0, p = 0, f = 0, h = 0} end
-    return {e = tonumber(e), r = tonumber(r), p = tonumber(p), f = tonumber(f), h = 1}
+  here[host] = value
+  local sum = sums[id]
+  local oe, our, op, of = string.match(old, '^(%d+),(%d+),(%d+),(%d+)')
+  if oe then
+    sum.e, sum.r, sum.p, sum.f, sum.h = sum.e - oe, sum.r - our, sum.p - op, sum.f - of, sum.h - 1
   end
-  if value == '' then redis.call('HDEL', key, host) else redis.call('HSET', key, host, value) end
-  local was, is = parse(old), parse(value)
-  for name, n in pairs(is) do
-    if n ~= was[name] then redis.call('HINCRBY', t, id .. ':' .. name, string.format('%.0f', n - was[name])) end
-  end
-  if was.h > is.h and redis.call('HGET', t, id .. ':h') == '0' then
-    redis.call('HDEL', t, id .. ':e', id .. ':r', id .. ':p', id .. ':f', id .. ':h')
+  if expected then
+    sum.e, sum.r, sum.p, sum.f, sum.h = sum.e + expected, sum.r + r, sum.p + p, sum.f + f, sum.h + 1
   end
   return true
 end
 
-local function pack(expected, r, p, f, notice)
-  return string.format('%.0f,%.0f,%.0f,%.0f', expected, r, p, f) .. (notice and ',n' or '')
+local function place(P, id, host, expected, r, p, f, notice)
+  local value = string.format('%d,%d,%d,%d', expected, r, p, f) .. (notice and ',n' or '')
+  return put(P, id, host, value, expected, r, p, f)
+end
+
+-- flush writes what was put.
+local function flush(P)
+  local t = P .. 'tot'
+  for id, here in pairs(standing) do
+    local set, gone = {}, {}
+    for host, value in pairs(here) do
+      if value == '' then
+        gone[#gone + 1] = host
+      else
+        set[#set + 1] = host
+        set[#set + 1] = value
+      end
+    end
+    some('HSET', P .. 'p:' .. id, set)
+    some('HDEL', P .. 'p:' .. id, gone)
+    local sum = sums[id]
+    for name, n in pairs(sum) do
+      if n ~= 0 then
+        local now = redis.call('HINCRBY', t, id .. ':' .. name, string.format('%.0f', n))
+        if name == 'h' and now == 0 then gone.all = true end
+      end
+    end
+    if gone.all then redis.call('HDEL', t, id .. ':e', id .. ':r', id .. ':p', id .. ':f', id .. ':h') end
+  end
 end

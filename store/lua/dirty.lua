@@ -1,6 +1,7 @@
 -- Marks hosts or VMs as dirty and wakes a worker.
--- ARGV: kind, urgent (1), ids
-local now = millis()
-for i = 3, #ARGV do mark(KEYS[1], ARGV[1], ARGV[i], ARGV[2] == '1', now) end
+-- ARGV: kind, urgent (1), up to 500 ids
+local ids = {}
+for i = 3, #ARGV do ids[i - 2] = ARGV[i] end
+marks(KEYS[1], ARGV[1], ids, ARGV[2] == '1', millis())
 wake(KEYS[1], ARGV[1])
 return 1

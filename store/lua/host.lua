@@ -15,11 +15,11 @@ for i = 2, #ARGV, 3 do
       redis.call('PERSIST', H)
     end
     redis.call('ZADD', P .. 'hosts', '0', host)
-    if old[3] ~= ARGV[i + 1] then
-      mark(P, '', host, false, millis())
-      changed[#changed + 1] = host
-    end
+    if old[3] ~= ARGV[i + 1] then changed[#changed + 1] = host end
   end
 end
-if #changed > 0 then wake(P) end
+if #changed > 0 then
+  marks(P, '', changed, false, millis())
+  wake(P)
+end
 return changed

@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"iapi/inventory"
+	"iapi/inventory/vmapi"
+	"iapi/store"
+)
+
+// lookUpVMs looks up the VMs of hosts that are not known as a walk has seen them, and those that are known on hosts where it
+// has not seen them, and takes over what VMAPI says of each. It returns the hosts of the latter of which VMAPI says
+// nothing: a list may lack what is there, so that alone takes nothing away.
+func (c *comparison) lookUpVMs(ctx context.Context, hosts []store.HostVMs) (doubtful []uuid.UUID, failed error) {
+	var ids []uuid.UUID
+	missing := make(map[uuid.UUID][]uuid.UUID) // VM → hosts
+	for batch := range slices.Chunk(hosts, manySwept) {
+		differences, err := c.Store.Differences(ctx, batch)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("compare hosts with their facts: %w", err))
+			continue
+		}
+		for i, d := range differences {
+			for _, k := range d.Changed {
+				ids = append(ids, batch[i].VMs[k].UUID)
+			}
+			for _, id := range d.Missing {
+				ids, missing[id] = append(ids, id), append(missing[id], batch[i].Host)
+			}
+		}
+	}
+	silent := make(map[uuid.UUID]bool)
+	for batch := range slices.Chunk(unique(ids), manyVMs) {
+		failed = errors.Join(failed, c.takeOver(ctx, batch, missing, silent))
+	}
+	return sortedKeys(silent), failed
+}
+
+// takeOver asks VMAPI for VMs and writes what it says of them. Missing ones leave the hosts that VMAPI does not place them
+// on; the hosts of those that it does not name become silent.
+func (c *comparison) takeOver(ctx context.Context, ids []uuid.UUID, missing map[uuid.UUID][]uuid.UUID, silent map[uuid.UUID]bool) error {
+	asOf, err := c.Store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	type part struct {
+		ids []uuid.UUID
+		vms []inventory.VM
+		err error
+	}
+	var parts []*part
+	for chunk := range slices.Chunk(ids, askedAtOnce) {
+		parts = append(parts, &part{ids: chunk})
+	}
+	each(c.Worker, parts, func(p *part) {
+		p.err = c.VMAPI.Each(ctx, vmapi.Query{UUIDs: p.ids}, func(page []inventory.VM) error {
+			p.vms = append(p.vms, page...)
+			return nil
+		})
+	})
+	var failed error
+	var vms []inventory.VM
+	off := make(map[uuid.UUID][]uuid.UUID)
+	for _, p := range parts {
+		if p.err != nil {
+			failed = errors.Join(failed, fmt.Errorf("look up %d VMs: %w", len(p.ids), p.err))
+			continue
+		}
+		named := make(map[uuid.UUID]bool, len(p.vms))
+		for _, vm := range p.vms {
+			named[vm.UUID] = true
+			if !vm.Placed() && !c.shrink {
+				continue
+			}
+			vms = append(vms, vm)
+			for _, host := range missing[vm.UUID] {
+				if host != vm.Host || !vm.Placed() {
+					off[host] = append(off[host], vm.UUID)
+				}
+			}
+		}
+		for _, id := range p.ids {
+			for _, host := range missing[id] {
+				if !named[id] {
+					silent[host] = true
+				}
+			}
+		}
+	}
+	if len(vms) == 0 {
+		return failed
+	}
+	// New places first, so that a VM that has moved is never nowhere.
+	if _, err := c.Store.PutVMs(ctx, asOf, vms); err != nil {
+		return errors.Join(failed, fmt.Errorf("put VMs: %w", err))
+	}
+	if err := c.Store.TakeVMs(ctx, asOf, off); err != nil {
+		return errors.Join(failed, fmt.Errorf("take VMs off hosts: %w", err))
+	}
+	return failed
+}
