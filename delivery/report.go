@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,24 +69,36 @@ func (h *Hub) Heartbeat() time.Duration {
 	return min(max(period.Truncate(time.Second), h.opts.MinHeartbeat), h.opts.MaxHeartbeat)
 }
 
-// touchAll records which agents were heard of since the last time.
+// touchAll records which agents were heard of since the last time. Those for whom that fails are recorded the next time.
 func (h *Hub) touchAll(ctx context.Context) {
-	var hosts []uuid.UUID
+	var heard []*Subscription
 	for _, s := range h.all() {
 		s.mu.Lock()
 		if s.alive && s.err == nil {
-			hosts = append(hosts, s.host)
+			heard = append(heard, s)
 		}
 		s.alive = false
 		s.mu.Unlock()
 	}
-	for chunk := range slices.Chunk(hosts, 1000) {
-		ctx, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
-		err := h.source.Touch(ctx, chunk...)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			h.failures.Add(1)
-			h.log.Error("it cannot be recorded which agents are alive", "hosts", len(chunk), "error", err)
+	for len(heard) > 0 {
+		chunk := heard[:min(len(heard), 1000)]
+		hosts := make([]uuid.UUID, len(chunk))
+		for i, s := range chunk {
+			hosts[i] = s.host
 		}
+		within, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
+		err := h.source.Touch(within, hosts...)
+		cancel()
+		if err != nil {
+			for _, s := range heard {
+				s.Alive()
+			}
+			if ctx.Err() == nil {
+				h.failures.Add(1)
+				h.log.Error("it cannot be recorded which agents are alive", "hosts", len(heard), "error", err)
+			}
+			return
+		}
+		heard = heard[len(chunk):]
 	}
 }

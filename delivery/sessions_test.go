@@ -36,7 +36,7 @@ func TestWhatTheStreamDidNotTellOfSessionsIsFoundByComparing(t *testing.T) {
 			w.source.Silence(false)
 			w.source.FailWith(errDown) // comparing is tried again until it succeeds
 			w.source.Gap()
-			require.Eventually(t, func() bool { return w.Stats().Failures > 0 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return w.Stats().Failures > 0 }, patience, time.Millisecond)
 			w.source.FailWith(nil)
 			_, err := next(t, subs[1])
 			require.ErrorIs(t, err, c.want)
@@ -58,7 +58,7 @@ func TestASessionThatTheSourceHasForgottenStays(t *testing.T) {
 	source.Forget(host)
 	before := source.Calls("Sessions")
 	source.Gap()
-	require.Eventually(t, func() bool { return source.Calls("Sessions") > before }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return source.Calls("Sessions") > before }, patience, time.Millisecond)
 	v := source.Commit(host, `[2]`)
 	require.Equal(t, v, event(t, s).Version)
 }
@@ -72,7 +72,7 @@ func TestRevocationsAreToldWithoutASubscriptionToo(t *testing.T) {
 	select {
 	case got := <-told:
 		require.Equal(t, host, got)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "nobody was told")
 	}
 }

@@ -69,7 +69,7 @@ func TestConnectionsThatComeAndGoLeaveNothing(t *testing.T) {
 				})
 			}
 			require.NoError(t, going.Wait())
-			require.Eventually(t, func() bool { return a.sockets(t) == 0 && a.hub.Stats().Connected == 0 }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return a.sockets(t) == 0 && a.hub.Stats().Connected == 0 }, patience, 10*time.Millisecond)
 		}
 		held := func() (fds, goroutines int) {
 			http.DefaultClient.CloseIdleConnections()
@@ -81,12 +81,12 @@ func TestConnectionsThatComeAndGoLeaveNothing(t *testing.T) {
 			lastFDs, lastGoroutines := fds, goroutines
 			fds, goroutines = held()
 			return fds == lastFDs && goroutines == lastGoroutines
-		}, 10*time.Second, 200*time.Millisecond)
+		}, patience, 200*time.Millisecond)
 		run(cycles)
 		require.EventuallyWithT(t, func(c *assert.CollectT) {
 			nowFDs, nowGoroutines := held()
 			assert.LessOrEqual(c, nowFDs, fds, "descriptors")
 			assert.LessOrEqual(c, nowGoroutines, goroutines+1, "goroutines, and the one that counts them")
-		}, 10*time.Second, 50*time.Millisecond)
+		}, patience, 50*time.Millisecond)
 	})
 }

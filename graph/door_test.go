@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	gws "github.com/gobwas/ws"
@@ -103,7 +102,7 @@ func (p *peer) say(message string) {
 }
 
 func (p *peer) read() (string, error) {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	_, raw, err := p.Read(ctx)
 	return string(raw), err

@@ -29,6 +29,9 @@ import (
 	"iapi/measure"
 )
 
+// patience is how long a test waits for what must come, however slow the machine is.
+const patience = time.Minute
+
 var (
 	alice = uuid.MustParse("00000000-0000-4000-8000-00000000a11c")
 	bob   = uuid.MustParse("00000000-0000-4000-8000-000000000b0b")
@@ -201,8 +204,9 @@ func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*gra
 	a.hub = delivery.New(a.source, delivery.Options{RetryFirst: time.Millisecond, RetryMost: 5 * time.Millisecond})
 	o := graph.Options{
 		Service: a.Service, Delivery: a.hub, Authenticator: a.tokens, Records: a.record,
-		Logger:    slog.New(slog.NewTextHandler(a.log, nil)),
-		Websocket: ws.Options{RestartWindow: 50 * time.Millisecond},
+		Logger: slog.New(slog.NewTextHandler(a.log, nil)),
+		// What is slow to speak is a test on a busy machine, neither to be pinged amid what it awaits nor to be given up.
+		Websocket: ws.Options{RestartWindow: 50 * time.Millisecond, InitTimeout: patience, PingEvery: time.Hour},
 	}
 	for _, fn := range change {
 		fn(&o)
@@ -216,14 +220,14 @@ func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*gra
 	running.Go(func() { _ = a.hub.Run(ctx) })
 	running.Go(func() { _ = a.server.Run(ctx) })
 	t.Cleanup(func() {
-		shut, done := context.WithTimeout(context.Background(), 5*time.Second)
+		shut, done := context.WithTimeout(context.Background(), patience)
 		defer done()
 		require.NoError(t, a.server.Shutdown(shut))
 		a.http.Close()
 		cancel()
 		running.Wait()
 	})
-	require.Eventually(t, func() bool { return a.source.Watching() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return a.source.Watching() > 0 }, patience, time.Millisecond)
 	return a
 }
 

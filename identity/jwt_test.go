@@ -353,14 +353,15 @@ func TestTokensOfAnOIDCIssuer(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := auth.Authenticate(bearer(s.sign(t, iss)))
 		return err == nil
-	}, 10*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 
-	before := fetched.Load()
+	before, began := fetched.Load(), time.Now()
 	for range 20 {
 		_, err = auth.Authenticate(bearer(signer{"made-up", s.method, s.key}.sign(t, iss)))
 		require.ErrorIs(t, err, identity.ErrBadCredentials)
 	}
-	require.LessOrEqual(t, fetched.Load()-before, int32(3), "made-up keys do not make us a burden to the issuer")
+	often := int32(time.Since(began)/(2*time.Second)) + 2 // however long it took
+	require.LessOrEqual(t, fetched.Load()-before, often, "made-up keys do not make us a burden to the issuer")
 	for name, raw := range map[string]string{
 		"expired":        s.sign(t, iss, claim("exp", now.Add(-time.Minute).Unix())),
 		"wrong audience": s.sign(t, iss, claim("aud", "another")),
@@ -374,7 +375,7 @@ func TestTokensOfAnOIDCIssuer(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := auth.Authenticate(bearer(rotated.sign(t, iss)))
 		return err == nil
-	}, 10*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	_, err = auth.Authenticate(bearer(s.sign(t, iss)))
 	require.ErrorIs(t, err, identity.ErrBadCredentials, "the old key is forgotten")
 

@@ -29,6 +29,7 @@ type Source struct {
 	touched  []uuid.UUID
 	calls    map[string]int
 	silent   bool
+	held     chan struct{} // reads of documents wait until it is closed; nil: they do not
 }
 
 type watcher struct {
@@ -145,6 +146,20 @@ func (s *Source) FailWith(err error) {
 	s.err = err
 }
 
+// Hold has reads of documents wait until release is called, or until their ctx ends.
+func (s *Source) Hold() (release func()) {
+	held := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.held = nil
+		close(held)
+	}
+}
+
 // Watching is how many watch now.
 func (s *Source) Watching() int {
 	s.mu.Lock()
@@ -199,6 +214,16 @@ func (s *Source) enter(ctx context.Context, name string, of int) error {
 
 // Documents implements delivery.Source.
 func (s *Source) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Stored, error) {
+	s.mu.Lock()
+	held := s.held
+	s.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enter(ctx, "Documents", len(hosts)); err != nil {

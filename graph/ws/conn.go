@@ -27,9 +27,6 @@ const (
 	closeTooManyInits   = 4429
 )
 
-// lingering is how long a peer has to answer a close frame.
-const lingering = time.Second
-
 // conn is one websocket. Its link tells it what arrives and when it may write; nothing it does then waits for the peer. See
 // write.go for who writes. Times are those of Server.now.
 type conn struct {
@@ -73,9 +70,6 @@ func newConn(s *Server, r *http.Request) *conn {
 	return c
 }
 
-// farewell is how long a connection has, after its credential was revoked, to be ended by what it subscribes to.
-const farewell = 500 * time.Millisecond
-
 // duty is something that time demands of a connection.
 type duty int
 
@@ -92,7 +86,8 @@ const (
 func (c *conn) due(now int64, wall time.Time) duty {
 	opts := &c.server.opts
 	every := opts.PingEvery.Milliseconds()
-	silent := now - c.heard.Load()
+	heard, pinged := c.heard.Load(), c.pinged.Load()
+	silent, asked := now-heard, now-pinged
 	switch at := c.cutAt.Load(); {
 	case at != 0 && now >= at:
 		return toCut
@@ -107,9 +102,9 @@ func (c *conn) due(now int64, wall time.Time) duty {
 		return toExpire
 	case c.revoked.Load() != 0 && now >= c.revoked.Load():
 		return toRevoke
-	case silent >= every*5/2:
+	case silent >= every*5/2 && pinged > heard && asked >= every/2: // however late it was asked, it has had time to answer
 		return toCut
-	case silent >= every && now-c.pinged.Load() >= every:
+	case silent >= every && asked >= every:
 		return toPing
 	}
 	return nothing

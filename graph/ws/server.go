@@ -57,6 +57,8 @@ type Options struct {
 	InitTimeout    time.Duration    // until connection_init must have come; 10 s
 	PingEvery      time.Duration    // a silent peer is pinged; 30 s. After 2½ times that it is given up
 	WriteTimeout   time.Duration    // for a frame that a peer does not take at once; 5 s. It is cut within a second more
+	CloseTimeout   time.Duration    // for a peer to answer a close frame; 1 s. It is cut within a second more
+	Farewell       time.Duration    // for what an agent subscribes to, to tell it that its credential was revoked; 500 ms
 	MaxMessage     int              // bytes; 1 MiB
 	MaxOperations  int              // on one connection at the same time; 64
 	MaxConnections int              // 50,000
@@ -96,7 +98,8 @@ func New(o Options) *Server {
 		def time.Duration
 	}{
 		{&o.InitTimeout, 10 * time.Second}, {&o.PingEvery, 30 * time.Second},
-		{&o.WriteTimeout, 5 * time.Second}, {&o.RestartWindow, 10 * time.Second},
+		{&o.WriteTimeout, 5 * time.Second}, {&o.CloseTimeout, time.Second}, {&o.Farewell, 500 * time.Millisecond},
+		{&o.RestartWindow, 10 * time.Second},
 	} {
 		if *d.v <= 0 {
 			*d.v = d.def
@@ -294,7 +297,7 @@ func (s *Server) Revoke(host uuid.UUID) {
 	s.mu.Unlock()
 	for _, c := range s.all() {
 		if c.ready.Load() && c.caller.Kind == identity.Agent && c.caller.Host == host {
-			c.revoked.Store(s.now() + farewell.Milliseconds())
+			c.revoked.Store(s.now() + s.opts.Farewell.Milliseconds())
 		}
 	}
 }

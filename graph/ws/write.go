@@ -122,7 +122,7 @@ func (c *conn) put(o outgoing, wait bool) bool {
 	if !o.last {
 		return true
 	}
-	c.mustEnd(lingering)
+	c.mustEnd(c.server.opts.CloseTimeout)
 	c.mu.Lock()
 	c.said = true
 	over := c.leaving
