@@ -21,41 +21,68 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'echo "-- stopped"; exit 130' INT TERM
 failed=()
+revision=$(git rev-parse --short HEAD 2>/dev/null)$(git diff --quiet HEAD -- . ":!$out" 2>/dev/null || echo ' and changes')
 
 say() { echo "-- $(date -u +%H:%M:%S) $*"; }
+
+took() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
 
 # page NAME TITLE: begins a page, with what it was measured on.
 page() {
   {
     echo "# $2"
     echo
-    echo "$(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -1)), $(awk '/MemTotal/ {printf "%.0f GiB", $2/1048576}' /proc/meminfo 2>/dev/null) of memory, $(uname -sr), $($GO version | cut -d' ' -f3), $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' | sed 's/v=/Redis /'), revision $(git rev-parse --short HEAD 2>/dev/null)$(git diff --quiet HEAD 2>/dev/null || echo ' and changes')."
+    echo "$(date -u +%F), $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -1)), $(awk '/MemTotal/ {printf "%.0f GiB", $2/1048576}' /proc/meminfo 2>/dev/null) of memory, $(uname -sr), $($GO version | cut -d' ' -f3), $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' | sed 's/v=/Redis /'), revision $revision."
     echo
   } > "$out/$1.md"
 }
 
-# shows PAGE FILTER COMMAND...: runs a command, keeps those lines of its output that match on the page, and notes a failure.
+# shows PAGE WHAT FILTER COMMAND...: runs a command, keeps those lines of its output that match on the page, and notes a failure.
 shows() {
-  local page=$1 filter=$2
-  shift 2
-  if "$@" > "$scratch/log" 2>&1; then
-    echo "$*: passed." >> "$out/$page.md"
-  else
-    failed+=("$*")
-    echo "$*: FAILED." >> "$out/$page.md"
+  local page=$1 what=$2 filter=$3 result=passed
+  shift 3
+  SECONDS=0
+  if ! "$@" > "$scratch/log" 2>&1; then
+    result=FAILED
+    failed+=("$what")
     tail -n 60 "$scratch/log"
   fi
-  { echo; echo '```'; grep -E "$filter" "$scratch/log" | cut -c1-400; echo '```'; echo; } >> "$out/$page.md"
+  {
+    echo "$what: $result, in $(took) minutes."
+    echo
+    echo '```'
+    grep -E "$filter" "$scratch/log" | cut -c1-400
+    echo '```'
+    echo
+  } >> "$out/$page.md"
 }
 
 # tests NAME TITLE PACKAGE TIMEOUT: the tests of a package at full counts, and what they log of how it went.
 tests() {
-  say "$2"
   page "$1" "$2"
-  shows "$1" '^ *(--- |[a-z_]+_test\.go:[0-9]+: )|^(ok|FAIL|PASS)' $GO test -race -v -timeout "$4" -count 1 "$3"
+  shows "$1" "\`$3\`, with the race detector" '^ *(--- |[a-z_]+_test\.go:[0-9]+: )|^(ok|FAIL|PASS)' \
+    $GO test -race -v -timeout "$4" -count 1 "$3"
 }
 
-total=$(wc -w <<< "$STEPS") n=0
+# fuzzes PACKAGE TARGET: fuzzes, and writes a row of a table. An input that breaks it is kept in the package's testdata.
+fuzzes() {
+  local result=held
+  if ! $GO test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZ_TIME" -fuzzminimizetime 10x "$1" > "$scratch/log" 2>&1; then
+    result=FAILED
+    failed+=("fuzzing $1 $2")
+    tail -n 60 "$scratch/log"
+  fi
+  local last executions
+  last=$(grep -E '^fuzz: elapsed: .* execs: ' "$scratch/log" | tail -n 1)
+  executions=$(grep -oE 'execs: [0-9]+' <<< "$last" | cut -d' ' -f2)
+  if [ -z "$executions" ] && [ "$result" = held ]; then # the time was over before the known inputs had been tried
+    result="NOT TRIED"
+    failed+=("fuzzing $1 $2: there was no time to")
+  fi
+  echo "| $1 | $2 | $executions | $(grep -oE 'total: [0-9]+' <<< "$last" | cut -d' ' -f2) | $result |" >> "$out/fuzz.md"
+}
+
+total=$(wc -w <<< "$STEPS") n=0 began=$(date +%s)
 for step in $STEPS; do
   n=$((n + 1))
   say "step $n of $total: $step"
@@ -64,26 +91,29 @@ for step in $STEPS; do
     kill) tests kill "Kills: twenty rounds of each process" ./tests/kill 60m ;;
     load)
       page load "Load: $AGENTS agents, beside a stock gqlgen server"
-      shows load '.' $GO run ./tests/load agents --count "$AGENTS" --peer gqlgen
+      shows load "\`load agents --count $AGENTS --peer gqlgen\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS" --peer gqlgen
       ;;
     benchmarks)
       page benchmarks "Benchmarks, beside their floors and peers, $COUNT runs each"
       for package in $($GO list ./...); do
-        $GO test -list '^Benchmark' "$package" 2>/dev/null | grep -q '^Benchmark' || continue
+        [ -n "$($GO test -list '^Benchmark' "$package" 2>/dev/null | grep '^Benchmark')" ] || continue
         say "benchmarks of $package"
-        shows benchmarks '^(Benchmark|pkg:)|^ +[a-z_]+_test\.go:[0-9]+: ' $GO test -run '^$' -bench . -benchmem -count "$COUNT" -timeout 60m "$package"
+        shows benchmarks "\`$package\`" '^(Benchmark|pkg:)|^ +[a-z_]+_test\.go:[0-9]+: ' \
+          $GO test -run '^$' -bench . -benchmem -count "$COUNT" -timeout 60m "$package"
       done
       ;;
     tests)
-      page tests "All other tests at full counts, with the race detector"
-      shows tests '^(ok|FAIL|---)' $GO test -race -timeout 2h -p 1 $($GO list ./... | grep -Ev '/tests/(faults|kill)$')
+      page tests "All other tests at full counts"
+      shows tests "All packages, with the race detector" '^(ok|FAIL|---)' \
+        $GO test -race -timeout 2h -count 1 -p 1 $($GO list ./... | grep -Ev '/tests/(faults|kill)$')
       ;;
     fuzz)
       page fuzz "Fuzzing, $FUZZ_TIME for each target"
+      printf '%s\n' '| package | target | executions | interesting inputs | |' '| --- | --- | ---: | ---: | --- |' >> "$out/fuzz.md"
       for package in $($GO list ./...); do
         for target in $($GO test -list '^Fuzz' "$package" 2>/dev/null | grep '^Fuzz'); do
           say "fuzzing $package $target"
-          shows fuzz '^(ok|FAIL|---)|execs: .*\(.*new interesting' $GO test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZ_TIME" -fuzzminimizetime 10x "$package"
+          fuzzes "$package" "$target"
         done
       done
       ;;
@@ -91,7 +121,8 @@ for step in $STEPS; do
   esac
 done
 
-say "the figures are in $out"
+SECONDS=$(($(date +%s) - began))
+say "that took $(took) minutes; the figures are in $out"
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1

@@ -18,7 +18,7 @@ compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=("Postgre
 # tests do is waiting, so that several run beside each other. Full counts, and the load tool, are in "make prove".
 status=0
 $GO test -race -timeout "$TIMEOUT" -p 3 $($GO list ./... | grep -v '^iapi/tests/') || status=1
-$GO test -race -timeout "$TIMEOUT" -p 1 -parallel 4 ./tests/api ./tests/e2e ./tests/faults ./tests/kill ./tests/schema || status=1
+$GO test -race -timeout "$TIMEOUT" -p 1 -parallel 4 ./tests/api ./tests/e2e ./tests/faults ./tests/kill ./tests/schema ./tests/yardstick || status=1
 
 if [ ${#missing[@]} -gt 0 ]; then
   echo

@@ -329,7 +329,7 @@ func TestTheCallersEndIsTheCallers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first := make(chan error)
 	go func() { _, err := c.VM(ctx, uuid.New()); first <- err }()
-	require.Eventually(t, func() bool { return s.Stats().Requests == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Requests == 1 }, time.Minute, time.Millisecond)
 	second, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
 	_, err := c.VM(second, uuid.New()) // waits for the only slot

@@ -51,14 +51,14 @@ func await[T any](t *testing.T, c chan T, what string) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		require.Fail(t, "waited in vain for "+what)
 		panic("unreachable")
 	}
 }
 
 var briskly = vmapi.ListenOptions{
-	MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond, PingEvery: 20 * time.Millisecond, PingWait: 2 * time.Second,
+	MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond, PingEvery: 20 * time.Millisecond, PingWait: time.Minute,
 }
 
 // listen listens until the test ends, and requires that it then ends.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -95,7 +96,9 @@ func front(t testing.TB, st *store.Store, change func(*graph.Options)) (*system,
 		})
 	require.NoError(t, err)
 	s.server = api.Server
-	door := httptest.NewServer(s.server)
+	door := httptest.NewUnstartedServer(s.server)
+	door.Config.BaseContext = func(net.Listener) context.Context { return context.WithValue(context.Background(), asking{}, true) }
+	door.Start()
 	s.url = door.URL
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -111,7 +111,7 @@ func TestEveryOperationOfTheContract(t *testing.T) {
 		require.Eventually(t, func() bool {
 			data := s.must(t, "operator", `{ hosts { totalCount } }`, nil)
 			return at(t, data, "hosts", "totalCount") == 2.0
-		}, 20*time.Second, 20*time.Millisecond)
+		}, patience, 20*time.Millisecond)
 
 		// The agent joins; an attempt for another host does not use the token up.
 		join := s.mutate(t, "operator", "createJoinToken", "CreateJoinTokenInput", "token", map[string]any{"host": host.String()})["token"]

@@ -14,6 +14,9 @@ import (
 	"iapi/graph/agentdoc"
 )
 
+// patience is how long tests wait for what must come.
+const patience = time.Minute
+
 // socket is a client of graphql-transport-ws with one operation.
 type socket struct {
 	*websocket.Conn
@@ -45,7 +48,7 @@ func (c *socket) say(v any) {
 
 func (c *socket) hear() []byte {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	_, raw, err := c.Read(ctx)
 	require.NoError(c.t, err)
@@ -55,7 +58,7 @@ func (c *socket) hear() []byte {
 // until reads events until one has what is wanted, and returns its data.
 func (c *socket) until(what string, is func(data map[string]any) bool) map[string]any {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * patience)
 	for time.Now().Before(deadline) {
 		var m struct {
 			Type    string
@@ -82,7 +85,7 @@ func (c *socket) until(what string, is func(data map[string]any) bool) map[strin
 func (c *socket) closed() int {
 	c.t.Helper()
 	for {
-		ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 		_, _, err := c.Read(ctx)
 		cancel()
 		if err == nil {

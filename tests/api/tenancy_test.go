@@ -102,7 +102,7 @@ func TestTenantsNeverSeeAnothersMachine(t *testing.T) {
 		require.Eventually(t, func() bool {
 			b, err := st.Backlog(t.Context())
 			return err == nil && b.Unevaluated == 0 && b.DirtyHosts == 0 && b.DirtyVMs == 0
-		}, 90*time.Second, 50*time.Millisecond, "the workers do not come to rest")
+		}, 5*patience, 50*time.Millisecond, "the workers do not come to rest")
 		placed := 0
 		for i, owner := range owners {
 			for _, id := range ids[i] {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"iapi/tests/yardstick"
 )
 
 // The story of a newcomer: start, look what can be measured, create, watch, delete.
@@ -33,20 +37,20 @@ func TestFromOneCommandToLiveData(t *testing.T) {
 	require.Equal(t, 1, v.Coverage.Expected)
 	require.Equal(t, 1, v.Coverage.Running)
 	require.Contains(t, a.run("list"), id)
-	require.True(t, wait(10*time.Second, func() bool { lines, _ := sd.seen(); return len(lines) >= 4 }))
+	require.True(t, wait(patience, func() bool { lines, _ := sd.seen(); return len(lines) >= 4 }))
 	lines, _ := sd.seen()
 	for _, line := range lines {
 		require.Regexp(t, `^tour\.cpu\.usage\.[^:]+\.(kernel|user):[0-9.e+-]+\|g$`, line)
 	}
 
 	a.run("delete", id)
-	deleted := time.Now()
-	require.True(t, wait(20*time.Second, func() bool {
+	sd.watch.Store(yardstick.Start(t))
+	require.True(t, wait(patience, func() bool {
 		code, _, _ := a.try("get", id)
 		return code == 4
 	}), "once its host has acknowledged, a deleted instrumentation is gone")
 	_, last := sd.seen()
-	require.Less(t, last.Sub(deleted), 2*time.Second, "delete stops the collection within two seconds")
+	require.Less(t, last, 2*time.Second, "delete stops the collection within two seconds")
 	count, _ := sd.seen()
 	require.Never(t, func() bool { now, _ := sd.seen(); return len(now) > len(count) }, 2500*time.Millisecond, 100*time.Millisecond,
 		"no datagram comes after the delete is acknowledged")
@@ -91,30 +95,36 @@ func TestCPUUsageAgreesWithProcStat(t *testing.T) {
 		time.Sleep(time.Until(at.Add(20 * time.Millisecond)))
 		return at
 	}
-	from := boundary()
-	user0, kernel0 := procStat(t)
-	const seconds = 6
-	var to time.Time
-	for range seconds {
-		to = boundary()
-	}
-	user1, kernel1 := procStat(t)
-
-	sums := map[string]float64{}
-	counted := map[string]int{}
-	for _, e := range parseEvents(t, a.run("watch", id, "--since", "30s", "--for", "2s", "-o", "json")) {
-		if !e.Timestamp.Before(from) && e.Timestamp.Before(to) {
-			require.False(t, e.Partial)
-			require.Equal(t, e.Timestamp, e.Timestamp.Truncate(time.Second))
-			sums[e.Fields["cpumode"]] += e.value(t)
-			counted[e.Fields["cpumode"]]++
+	agrees := func() bool {
+		from := boundary()
+		user0, kernel0 := procStat(t)
+		const seconds = 6
+		var to time.Time
+		for range seconds {
+			to = boundary()
 		}
+		user1, kernel1 := procStat(t)
+		user, kernel := user1-user0, kernel1-kernel0 // jiffies of 10 ms are percent of one processor over the seconds, summed
+
+		sums := map[string]float64{}
+		counted := map[string]int{}
+		partial := false
+		for _, e := range parseEvents(t, a.run("watch", id, "--since", "30s", "--for", "2s", "-o", "json")) {
+			if !e.Timestamp.Before(from) && e.Timestamp.Before(to) {
+				require.Equal(t, e.Timestamp, e.Timestamp.Truncate(time.Second))
+				partial = partial || e.Partial
+				sums[e.Fields["cpumode"]] += e.value(t)
+				counted[e.Fields["cpumode"]]++
+			}
+		}
+		t.Logf("values: %v; user: %.1f by the agent, %.1f by /proc/stat; kernel: %.1f and %.1f", counted, sums["user"], user, sums["kernel"], kernel)
+		return !partial && maps.Equal(map[string]int{"user": seconds, "kernel": seconds}, counted) && // one value for each second
+			math.Abs(user-sums["user"]) <= 0.05*user && math.Abs(kernel-sums["kernel"]) <= 0.05*kernel+6
 	}
-	require.Equal(t, map[string]int{"user": seconds, "kernel": seconds}, counted, "one value for each second")
-	// Jiffies are 10 ms: percent of one processor over the seconds, summed.
-	t.Logf("user: %.1f by the agent, %.1f by /proc/stat; kernel: %.1f and %.1f", sums["user"], user1-user0, sums["kernel"], kernel1-kernel0)
-	require.InEpsilon(t, user1-user0, sums["user"], 0.05)
-	require.InDelta(t, kernel1-kernel0, sums["kernel"], 0.05*(kernel1-kernel0)+6)
+	// On a machine that is busy either may come late to a boundary: then they have looked at different times.
+	for tries := 1; !agrees(); tries++ {
+		require.Less(t, tries, 6, "they do not agree")
+	}
 }
 
 // One container is measured, and nothing else: a real cgroup with a busy process, found as a VM.
@@ -130,6 +140,7 @@ func TestASingleContainerIsMeasured(t *testing.T) {
 	require.Equal(t, 1, v.Coverage.Expected)
 	total, zones := 0.0, map[string]bool{}
 	seconds := map[time.Time]bool{}
+	before, began := processorTime(t, busy.cmd.Process.Pid), time.Now()
 	for _, e := range a.watch(id, "4s") {
 		zones[e.VM] = true
 		seconds[e.Timestamp] = true
@@ -137,7 +148,8 @@ func TestASingleContainerIsMeasured(t *testing.T) {
 	}
 	require.Equal(t, map[string]bool{busy.uuid.String(): true}, zones)
 	perSecond := total / float64(len(seconds))
-	require.Greater(t, perSecond, 20.0, "the busy container uses a good part of a processor")
+	used := 100 * (processorTime(t, busy.cmd.Process.Pid) - before).Seconds() / time.Since(began).Seconds()
+	require.Greater(t, perSecond, used/3, "the busy container uses a good part of a processor, as far as others let it")
 	require.Less(t, perSecond, 110.0, "and it has only one process")
 
 	for metric, flags := range map[string][]string{
@@ -148,12 +160,15 @@ func TestASingleContainerIsMeasured(t *testing.T) {
 		both := a.create(append([]string{metric, "--vm", busy.uuid.String(), "--vm", idle.uuid.String()}, flags...)...)
 		a.becomes(both, "ENABLED")
 		seen := map[string]bool{}
-		for _, e := range a.watch(both, "3s") {
-			seen[e.VM] = true
-			if metric == "unix.processes" {
-				require.Contains(t, []string{"sh", "sleep"}, e.Fields["execname"])
+		wait(patience, func() bool {
+			for _, e := range a.watch(both, "3s") {
+				seen[e.VM] = true
+				if metric == "unix.processes" {
+					require.Contains(t, []string{"sh", "sleep"}, e.Fields["execname"])
+				}
 			}
-		}
+			return len(seen) >= 2
+		})
 		require.Equal(t, map[string]bool{busy.uuid.String(): true, idle.uuid.String(): true}, seen, metric)
 	}
 }
@@ -164,7 +179,7 @@ func TestAPlacementSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	d := startDev(t, dir)
-	require.True(t, wait(30*time.Second, func() bool { return strings.Contains(d.api().run("fleet"), "online") }))
+	require.True(t, wait(patience, func() bool { return strings.Contains(d.api().run("fleet"), "online") }))
 	d.stop() // leaves a snapshot
 	d = startDev(t, dir)
 	sd := startStatsd(t)
@@ -173,7 +188,7 @@ func TestAPlacementSurvivesAKill(t *testing.T) {
 	d.kill()
 
 	d = startDev(t, dir)
-	require.True(t, wait(20*time.Second, func() bool { return d.api().get(id).Coverage.Running == 1 }))
+	require.True(t, wait(patience, func() bool { return d.api().get(id).Coverage.Running == 1 }))
 	require.NotRegexp(t, `took the assignment.*ending=1`, d.output())
 }
 
@@ -182,11 +197,14 @@ func TestAnInstrumentationExpires(t *testing.T) {
 	d := startDev(t, t.TempDir())
 	a := d.api()
 	sd := startStatsd(t)
-	id := a.create("cpu.loadavg1", "--every-host", "--ttl", "3s", "--target", "statsd://"+sd.address)
-	v := a.becomes(id, "EXPIRED")
-	require.True(t, wait(20*time.Second, func() bool { v = a.get(id); return v.Coverage.Expected == 0 }), "nothing is expected of what has expired: %+v", v)
-	before, _ := sd.seen()
-	require.NotEmpty(t, before)
+	var before []string
+	for ttl := 3; len(before) == 0; ttl *= 2 { // a machine that is slow needs more until the first sample
+		require.Less(t, ttl, 100, "nothing was measured")
+		id := a.create("cpu.loadavg1", "--every-host", "--ttl", fmt.Sprint(ttl, "s"), "--target", "statsd://"+sd.address)
+		v := a.becomes(id, "EXPIRED")
+		require.True(t, wait(patience, func() bool { v = a.get(id); return v.Coverage.Expected == 0 }), "nothing is expected of what has expired: %+v", v)
+		before, _ = sd.seen()
+	}
 	require.Never(t, func() bool { now, _ := sd.seen(); return len(now) > len(before) }, 2*time.Second, 100*time.Millisecond)
 }
 
@@ -205,7 +223,7 @@ func TestWhatWasAnsweredSurvivesAKill(t *testing.T) {
 
 	d = startDev(t, dir)
 	d.api().becomes(id, "ENABLED")
-	require.NotEmpty(t, func() []string { l, _ := sd.seen(); return l }())
+	require.True(t, wait(patience, func() bool { l, _ := sd.seen(); return len(l) > 0 }))
 }
 
 func TestADamagedSnapshotIsKeptAside(t *testing.T) {
@@ -271,7 +289,7 @@ func TestAFleetFromAFile(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, t.TempDir(), "--fleet", "../../examples/fleet.json")
 	a := d.api()
-	require.True(t, wait(30*time.Second, func() bool { return strings.Count(a.run("fleet"), "\n") > 5 }), "the hosts are known")
+	require.True(t, wait(patience, func() bool { return strings.Count(a.run("fleet"), "\n") > 5 }), "the hosts are known")
 	var preview struct{ VMCount, HostCount int }
 	require.NoError(t, json.Unmarshal([]byte(a.run("preview", "--vm-tag", "role", "-o", "json")), &preview))
 	require.Greater(t, preview.VMCount, 10)
@@ -320,7 +338,7 @@ func TestBadInputIsOneSentenceAndLeavesNothing(t *testing.T) {
 		p := start(t, binary, append([]string{"dev"}, c.flags...)...)
 		select {
 		case <-p.done:
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%v: it should have ended", c.flags)
 		}
 		require.Error(t, p.err, fmt.Sprint(c.flags))

@@ -54,18 +54,21 @@ func TestContainersAreVMsAndTheirLabelsTags(t *testing.T) {
 
 	second, _ := runContainer(t, map[string]string{"role": "worker"})
 	other, _ := runContainer(t, map[string]string{"role": "idler"})
-	require.True(t, wait(30*time.Second, func() bool { return a.get(id).Coverage.Running == 2 }), "the container that came later is measured too")
+	require.True(t, wait(patience, func() bool { return a.get(id).Coverage.Running == 2 }), "the container that came later is measured too")
 	seen := map[string]float64{}
-	for _, e := range a.watch(id, "4s") {
-		seen[e.VM] += e.value(t)
-	}
+	wait(patience, func() bool {
+		for _, e := range a.watch(id, "4s") {
+			seen[e.VM] += e.value(t)
+		}
+		return seen[first.String()] > 20 && seen[second.String()] > 0
+	})
 	require.Contains(t, seen, first.String())
 	require.Contains(t, seen, second.String())
 	require.NotContains(t, seen, other.String())
 	require.Greater(t, seen[first.String()], 20.0)
 
 	stopFirst()
-	require.True(t, wait(30*time.Second, func() bool {
+	require.True(t, wait(patience, func() bool {
 		var vms []struct{ UUID, State string }
 		var p struct {
 			VMs struct {

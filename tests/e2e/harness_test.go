@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +26,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"iapi/collectors/zone"
+	"iapi/store/storetest"
+	"iapi/tests/yardstick"
 )
 
 // binary is the program under test, built once with the race detector.
@@ -130,10 +133,10 @@ func (p *process) end(with syscall.Signal) {
 	_ = p.cmd.Process.Signal(with)
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		p.t.Errorf("%s did not end within 20 s of %v", filepath.Base(p.cmd.Path), with)
+		p.t.Errorf("%s did not end within %v of %v", filepath.Base(p.cmd.Path), patience, with)
 	}
 }
 
@@ -142,21 +145,19 @@ func (p *process) expect(pattern string) string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
 	var found string
-	ok := wait(60*time.Second, func() bool {
+	ok := wait(patience, func() bool {
 		if m := re.FindStringSubmatch(p.output()); m != nil {
 			found = m[len(m)-1]
 			return true
 		}
-		select {
-		case <-p.done:
-			return false
-		default:
-			return false
-		}
+		return false
 	})
 	require.True(p.t, ok, "waited for %q; it said:\n%s", pattern, p.output())
 	return found
 }
+
+// patience is how long tests wait for what must come, and for which no time is promised. What comes ends the wait.
+const patience = 2 * time.Minute
 
 // wait polls a condition.
 func wait(most time.Duration, ok func() bool) bool {
@@ -194,10 +195,21 @@ type api struct {
 
 func (d *dev) api() api { return api{t: d.t, server: d.server, dir: d.dir} }
 
-// try runs a client verb.
+// try runs a client verb. What is not ready, as on a machine that is too slow for the deadlines of the store, is asked again, as a
+// script would.
 func (a api) try(args ...string) (code int, out, errs string) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	const notReady = 3
+	wait(patience, func() bool {
+		code, out, errs = a.once(args...)
+		return code != notReady
+	})
+	return code, out, errs
+}
+
+func (a api) once(args ...string) (code int, out, errs string) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append(args, "--server", a.server, "--data-dir", a.dir)...)
 	var stdout, stderr bytes.Buffer
@@ -242,7 +254,7 @@ func (a api) get(id string) view {
 func (a api) becomes(id, state string) view {
 	a.t.Helper()
 	var last view
-	ok := wait(60*time.Second, func() bool { last = a.get(id); return last.State == state })
+	ok := wait(patience, func() bool { last = a.get(id); return last.State == state })
 	require.True(a.t, ok, "%s is %+v, and should be %s", id, last, state)
 	return last
 }
@@ -271,10 +283,14 @@ func (b *bucket) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// watch returns the events of some seconds.
-func (a api) watch(id, seconds string) []event {
+// watch returns the events of some seconds, in which there are some.
+func (a api) watch(id, seconds string) (all []event) {
 	a.t.Helper()
-	return parseEvents(a.t, a.run("watch", id, "--for", seconds, "-o", "json"))
+	require.True(a.t, wait(patience, func() bool {
+		all = parseEvents(a.t, a.run("watch", id, "--for", seconds, "-o", "json"))
+		return len(all) > 0
+	}), "%s measures nothing", id)
+	return all
 }
 
 func parseEvents(t testing.TB, lines string) []event {
@@ -318,9 +334,11 @@ func (e event) value(t testing.TB) float64 {
 // statsd counts the datagrams that arrive.
 type statsd struct {
 	address string
-	mu      sync.Mutex
-	lines   []string
-	last    time.Time
+	watch   atomic.Pointer[yardstick.Watch]
+
+	mu    sync.Mutex
+	lines []string
+	last  time.Duration // by the watch
 }
 
 func startStatsd(t testing.TB) *statsd {
@@ -338,7 +356,9 @@ func startStatsd(t testing.TB) *statsd {
 			}
 			s.mu.Lock()
 			s.lines = append(s.lines, strings.Split(strings.TrimSpace(string(buffer[:n])), "\n")...)
-			s.last = time.Now()
+			if w := s.watch.Load(); w != nil {
+				s.last = w.Elapsed()
+			}
 			s.mu.Unlock()
 		}
 	}()
@@ -346,7 +366,8 @@ func startStatsd(t testing.TB) *statsd {
 	return s
 }
 
-func (s *statsd) seen() (lines []string, last time.Time) {
+// seen returns what has come, and when, by the watch, the last of it did.
+func (s *statsd) seen() (lines []string, last time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.lines...), s.last
@@ -383,7 +404,7 @@ func startContainer(t testing.TB, command ...string) *container {
 		_ = c.cmd.Wait()
 		for _, root := range roots {
 			dir := root + "/docker/" + c.id
-			if !wait(10*time.Second, func() bool { return os.Remove(dir) == nil || !exists(dir) }) {
+			if !wait(patience, func() bool { return os.Remove(dir) == nil || !exists(dir) }) {
 				t.Errorf("the cgroup %s could not be removed", dir)
 			}
 			_ = os.Remove(root + "/docker") // only if it is empty
@@ -418,10 +439,7 @@ var given sync.Map
 
 func freePort(t testing.TB) string {
 	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		l.Close()
+		port := storetest.FreePort(t)
 		if _, twice := given.LoadOrStore(port, true); !twice {
 			return port
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -49,7 +48,7 @@ func startPostgres(t testing.TB) *postgres {
 		_ = server.Process.Signal(syscall.SIGINT) // which ends it at once, but in order
 		_ = server.Wait()
 	})
-	require.True(t, wait(30*time.Second, func() bool {
+	require.True(t, wait(patience, func() bool {
 		return exec.Command(filepath.Join(p.bin, "pg_isready"), "-h", "127.0.0.1", "-p", p.port).Run() == nil
 	}))
 	return p

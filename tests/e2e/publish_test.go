@@ -95,7 +95,7 @@ func TestAPublishedMetricIsMeasuredWithoutARestart(t *testing.T) {
 
 	published := time.Now()
 	a.run("metrics", "publish", writeFile(t, uptime(2, 1_000_000_000)))
-	require.True(t, wait(30*time.Second, func() bool {
+	require.True(t, wait(patience, func() bool {
 		for _, e := range a.watch(id, "3s") {
 			if e.value(t) > 1e9 {
 				return true

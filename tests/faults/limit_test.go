@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,7 +27,7 @@ func TestADocumentOverTheFrameLimitIsNeverSent(t *testing.T) {
 		ids = append(ids, in.ID)
 	}
 	fits := func(id string) bool { return runs(f.Agents[0], id) }
-	s.eventually(30*time.Second, "some run, and the newest has failed", func() error {
+	s.eventually(patience, "some run, and the newest has failed", func() error {
 		in, err := s.APIs[0].Get(s.ctx, ids[len(ids)-1])
 		switch {
 		case err != nil:
@@ -58,7 +57,7 @@ func TestADocumentOverTheFrameLimitIsNeverSent(t *testing.T) {
 	for _, id := range ids[:len(ids)-1] {
 		require.NoError(t, s.APIs[0].Delete(s.ctx, id))
 	}
-	s.eventually(20*time.Second, "there is room again", func() error {
+	s.eventually(patience, "there is room again", func() error {
 		if !fits(ids[len(ids)-1]) {
 			return errors.New("it does not run")
 		}

@@ -12,6 +12,7 @@ import (
 	"iapi/identity"
 	"iapi/tests/load/cloud"
 	"iapi/tests/load/sim"
+	"iapi/tests/yardstick"
 )
 
 func TestFramesReplayedReorderedDelayedHalvedAndCut(t *testing.T) {
@@ -24,7 +25,7 @@ func TestFramesReplayedReorderedDelayedHalvedAndCut(t *testing.T) {
 	p.plan.Store(&faultPlan{Replay: 0.3, Reorder: 0.2, Delay: 0.2, DelayMost: 100 * time.Millisecond, Halve: 0.2, Cut: 0.05})
 	var last string
 	for began := time.Now(); min(p.toAgents.least(), p.toAgents.reordered.Load(), p.toAPI.least()) < 50; {
-		require.Less(t, time.Since(began), time.Minute, "the proxy did not harm enough: to agents %v; to the API %v", &p.toAgents, &p.toAPI)
+		require.Less(t, time.Since(began), 2*patience, "the proxy did not harm enough: to agents %v; to the API %v", &p.toAgents, &p.toAPI)
 		if last != "" {
 			require.NoError(t, s.APIs[0].Delete(s.ctx, last))
 		}
@@ -32,7 +33,7 @@ func TestFramesReplayedReorderedDelayedHalvedAndCut(t *testing.T) {
 	}
 
 	p.plan.Store(&faultPlan{})
-	s.eventually(20*time.Second, "everybody runs the last change", func() error {
+	s.eventually(patience, "everybody runs the last change", func() error {
 		return errors.Join(everybodyRuns(f, last), s.current(f))
 	})
 	s.lawful(h)
@@ -47,7 +48,7 @@ func TestNobodyGoesOfflineWhileTheStoreIsAway(t *testing.T) {
 	s := start(t, agents, 1, cloud.Options{})
 	h := newHistory()
 	f := s.connect(s.Servers(), h.observer())
-	s.eventually(30*time.Second, "everybody is online", func() error {
+	s.eventually(patience, "everybody is online", func() error {
 		n, err := s.APIs[0].Offline(s.ctx)
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d hosts are offline", n)
@@ -62,9 +63,9 @@ func TestNobodyGoesOfflineWhileTheStoreIsAway(t *testing.T) {
 	}
 	require.NoError(t, s.Redis.Resume())
 
-	back := time.Now()
+	back := yardstick.Start(t)
 	last := s.everywhere(0)
-	s.eventually(time.Until(back.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+	s.promptly(10*time.Second, back, "everybody is current within ten seconds", func() error {
 		n, err := s.APIs[0].Offline(s.ctx)
 		require.False(t, err == nil && n > 0, "%d agents were declared offline", n)
 		return errors.Join(err, everybodyRuns(f, last), s.current(f))
@@ -78,9 +79,9 @@ func TestTheAgentsOfAKilledAPIGoToTheOther(t *testing.T) {
 	h := newHistory()
 	f := s.connect(s.Servers(), h.observer())
 	s.APIs[0].Kill()
-	killed := time.Now()
+	killed := yardstick.Start(t)
 	last := s.everywhere(1)
-	s.eventually(time.Until(killed.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+	s.promptly(10*time.Second, killed, "everybody is current within ten seconds", func() error {
 		return everybodyRuns(f, last)
 	})
 	require.NoError(t, s.Restart(s.ctx, 0))
@@ -94,9 +95,9 @@ func TestAKilledWorkerIsReplacedWithinTenSeconds(t *testing.T) {
 	f := s.connect(s.Servers(), h.observer())
 	ids := []string{s.everywhere(0)}
 	s.Workers[0].Kill() // in the middle of its work
-	killed := time.Now()
+	killed := yardstick.Start(t)
 	ids = append(ids, s.everywhere(0))
-	s.eventually(time.Until(killed.Add(10*time.Second)), "everybody is current within ten seconds", func() error {
+	s.promptly(10*time.Second, killed, "everybody is current within ten seconds", func() error {
 		return errors.Join(everybodyRuns(f, ids[0]), everybodyRuns(f, ids[1]))
 	})
 	s.lawful(h)
@@ -107,25 +108,26 @@ func TestARevokedAgentIsCutOff(t *testing.T) {
 	s := start(t, 3, 1, cloud.Options{})
 	f := s.connect(s.Servers(), sim.Observer{})
 	first := s.everywhere(0)
-	s.eventually(10*time.Second, "everybody runs it", func() error { return everybodyRuns(f, first) })
+	s.eventually(patience, "everybody runs it", func() error { return everybodyRuns(f, first) })
 
+	revoking := yardstick.Start(t)
 	require.NoError(t, s.APIs[0].Revoke(s.ctx, s.Hosts[0]))
 	dials := f.Agents[0].Dials()
-	s.eventually(2*time.Second, "its connection has ended", func() error {
+	s.promptly(2*time.Second, revoking, "its connection has ended", func() error {
 		n, err := s.APIs[0].Connected(s.ctx)
 		if err == nil && n != 2 {
 			err = fmt.Errorf("%d agents are connected", n)
 		}
 		return err
 	})
-	s.eventually(10*time.Second, "it has tried to come back", func() error {
+	s.eventually(patience, "it has tried to come back", func() error {
 		if f.Agents[0].Dials() < dials+2 {
 			return errors.New("it has not")
 		}
 		return nil
 	})
 	second := s.everywhere(0)
-	s.eventually(10*time.Second, "the others go on", func() error {
+	s.eventually(patience, "the others go on", func() error {
 		if !runs(f.Agents[1], second) || !runs(f.Agents[2], second) {
 			return errors.New("they do not")
 		}
@@ -144,8 +146,9 @@ func TestTheLastAgentOfAHostIsItsAgent(t *testing.T) {
 			told.set()
 		}
 	}})
+	begun := time.Now()
 	other := s.connect([]string{s.APIs[1].URL}, sim.Observer{})
-	s.eventually(5*time.Second, "the first has lost its connection", func() error {
+	s.eventually(patience, "the first has lost its connection", func() error {
 		n, err := s.APIs[0].Connected(s.ctx)
 		if err == nil && n > 0 {
 			err = errors.New("it has not")
@@ -153,11 +156,13 @@ func TestTheLastAgentOfAHostIsItsAgent(t *testing.T) {
 		return err
 	})
 	id := s.everywhere(0)
-	s.eventually(10*time.Second, "the second runs what comes", func() error { return everybodyRuns(other, id) })
-	require.False(t, runs(one.Agents[0], id), "the first is told nothing")
+	s.eventually(patience, "the second runs what comes", func() error { return everybodyRuns(other, id) })
+	has := runs(one.Agents[0], id)
+	// On a machine that is very slow the first may have come back by now, as it does after half a minute.
+	require.False(t, has && time.Since(begun) < 30*time.Second, "the first is told nothing")
 	select {
 	case <-told.ch:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "a report of the first was not refused")
 	}
 }
@@ -170,7 +175,7 @@ func TestAFlushedStoreLeadsItsAgentsOn(t *testing.T) {
 	var old string
 	for range 5 {
 		old = s.everywhere(0)
-		s.eventually(20*time.Second, "everybody runs it", func() error { return everybodyRuns(f, old) })
+		s.eventually(patience, "everybody runs it", func() error { return everybodyRuns(f, old) })
 	}
 	before := f.Agents[0].Applied().Version
 
@@ -179,7 +184,7 @@ func TestAFlushedStoreLeadsItsAgentsOn(t *testing.T) {
 		require.NoError(t, s.Store.SetAgentToken(s.ctx, host, identity.HashToken(s.tokens[i])))
 	}
 	fresh := s.everywhere(0)
-	s.eventually(30*time.Second, "everybody follows", func() error {
+	s.eventually(patience, "everybody follows", func() error {
 		return errors.Join(everybodyRuns(f, fresh), s.current(f))
 	})
 	for _, a := range f.Agents {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,14 +27,14 @@ func TestAgentsPollWhileWebsocketsDoNotPass(t *testing.T) {
 	h := newHistory()
 	p := startProxy(t, s.APIs[0].URL, 9, h.document)
 	f := s.connect([]string{p.URL}, h.observer())
-	s.eventually(20*time.Second, "all have websockets", func() error { return s.connected(0, len(s.Hosts)) })
+	s.eventually(patience, "all have websockets", func() error { return s.connected(0, len(s.Hosts)) })
 
 	p.plan.Store(&faultPlan{Blocked: true})
 	p.dropAll()
 	polled := s.everywhere(0)
-	s.eventually(30*time.Second, "everybody runs it all the same", func() error { return everybodyRuns(f, polled) })
-	require.NoError(t, s.connected(0, 0))
-	s.eventually(20*time.Second, "and reports it", func() error {
+	s.eventually(patience, "everybody runs it all the same", func() error { return everybodyRuns(f, polled) })
+	s.eventually(patience, "nobody has a websocket", func() error { return s.connected(0, 0) })
+	s.eventually(patience, "and reports it", func() error {
 		in, err := s.APIs[0].Get(s.ctx, polled)
 		if err == nil && in.Coverage.Running != len(s.Hosts) {
 			err = fmt.Errorf("%+v", in.Coverage)
@@ -43,7 +42,7 @@ func TestAgentsPollWhileWebsocketsDoNotPass(t *testing.T) {
 		return err
 	})
 	require.NoError(t, s.APIs[0].Delete(s.ctx, polled))
-	s.eventually(20*time.Second, "a delete arrives too", func() error {
+	s.eventually(patience, "a delete arrives too", func() error {
 		for _, a := range f.Agents {
 			if runs(a, polled) {
 				return errors.New("somebody still runs it")
@@ -53,9 +52,9 @@ func TestAgentsPollWhileWebsocketsDoNotPass(t *testing.T) {
 	})
 
 	p.plan.Store(&faultPlan{})
-	s.eventually(30*time.Second, "all have websockets again", func() error { return s.connected(0, len(s.Hosts)) })
+	s.eventually(patience, "all have websockets again", func() error { return s.connected(0, len(s.Hosts)) })
 	last := s.everywhere(0)
-	s.eventually(10*time.Second, "everybody runs what comes", func() error {
+	s.eventually(patience, "everybody runs what comes", func() error {
 		return errors.Join(everybodyRuns(f, last), s.current(f))
 	})
 	s.lawful(h)
@@ -72,7 +71,7 @@ func TestADocumentThatNoWebsocketPassesIsPolled(t *testing.T) {
 	p.dropAll()
 	in, err := s.APIs[0].Create(s.ctx, s.Owner, cloud.Tagged("load", "off"))
 	require.NoError(t, err)
-	s.eventually(30*time.Second, "everybody runs it", func() error { return errors.Join(everybodyRuns(f, in.ID), s.current(f)) })
+	s.eventually(patience, "everybody runs it", func() error { return errors.Join(everybodyRuns(f, in.ID), s.current(f)) })
 	require.Positive(t, p.toAgents.cut.Load())
 	s.lawful(h)
 }
@@ -85,12 +84,12 @@ func TestAnAgentThatPollsIsCutOffWhenItIsRevoked(t *testing.T) {
 	p.plan.Store(&faultPlan{Blocked: true})
 	f := s.connect([]string{p.URL}, sim.Observer{})
 	first := s.everywhere(0)
-	s.eventually(20*time.Second, "everybody runs it", func() error { return everybodyRuns(f, first) })
+	s.eventually(patience, "everybody runs it", func() error { return everybodyRuns(f, first) })
 
 	require.NoError(t, s.APIs[0].Revoke(s.ctx, s.Hosts[0]))
 	dials := f.Agents[0].Dials()
 	second := s.everywhere(0)
-	s.eventually(20*time.Second, "the other goes on, and the revoked one has tried again", func() error {
+	s.eventually(patience, "the other goes on, and the revoked one has tried again", func() error {
 		if !runs(f.Agents[1], second) || f.Agents[0].Dials() < dials+2 {
 			return errors.New("not yet")
 		}
@@ -99,5 +98,5 @@ func TestAnAgentThatPollsIsCutOffWhenItIsRevoked(t *testing.T) {
 	require.False(t, runs(f.Agents[0], second), "who was revoked is told nothing")
 
 	require.NoError(t, s.Store.SetAgentToken(s.ctx, s.Hosts[0], identity.HashToken(s.tokens[0]))) // as by joining again
-	s.eventually(30*time.Second, "it is let in again", func() error { return everybodyRuns(f, second) })
+	s.eventually(patience, "it is let in again", func() error { return everybodyRuns(f, second) })
 }

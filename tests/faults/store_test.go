@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"iapi/assignment"
+	"iapi/store/storetest"
 	"iapi/tests/load/cloud"
 	"iapi/tests/load/sim"
 )
@@ -132,11 +132,9 @@ func (all *servers) start(args ...string) *server {
 		t.Skip("left out: redis-server is missing")
 	}
 	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := &server{t: t, dir: t.TempDir(), addr: l.Addr().String()}
-	require.NoError(t, l.Close())
-	s.args = append([]string{program, "--port", strconv.Itoa(l.Addr().(*net.TCPAddr).Port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
+	port := storetest.FreePort(t)
+	s := &server{t: t, dir: t.TempDir(), addr: "127.0.0.1:" + port}
+	s.args = append([]string{program, "--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
 		"--repl-diskless-sync-delay", "0", "--maxmemory-policy", "noeviction"}, args...)
 	s.run()
 	all.all = append(all.all, s)
@@ -148,7 +146,7 @@ func (s *server) run() {
 	var err error
 	s.Process, err = cloud.Start("redis", "", s.args[0], s.args[1:]...)
 	require.NoError(s.t, err)
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	_, err = s.Expect(ctx, "Ready to accept connections")
 	require.NoError(s.t, err)
@@ -200,7 +198,7 @@ func TestAStoreThatLostItsLastWrites(t *testing.T) {
 			require.NoError(t, err)
 			replica := redises.start()
 			replica.do("REPLICAOF", "127.0.0.1", port)
-			s.eventually(20*time.Second, "the replica follows", func() error {
+			s.eventually(patience, "the replica follows", func() error {
 				if is := replica.do("INFO", "replication"); !strings.Contains(is, "master_link_status:up") {
 					return errors.New(is)
 				}
@@ -262,19 +260,19 @@ func (s *service) lose(f *sim.Fleet, l loss) {
 	s.t.Helper()
 	const ahead = 4 // hosts whose agents know more than the store does in the end
 	base := s.everywhere(0)
-	s.eventually(20*time.Second, l.name+": everybody runs the first", func() error { return errors.Join(everybodyRuns(f, base), s.current(f)) })
+	s.eventually(patience, l.name+": everybody runs the first", func() error { return errors.Join(everybodyRuns(f, base), s.current(f)) })
 	lose := l.before()
 	extra, err := s.APIs[0].Create(s.ctx, cloud.Operators, cloud.OnHosts(s.Hosts[:ahead]...))
 	require.NoError(s.t, err)
 	some := &sim.Fleet{Agents: f.Agents[:ahead]}
-	s.eventually(20*time.Second, l.name+": some run the second", func() error { return errors.Join(everybodyRuns(some, extra.ID), s.current(f)) })
+	s.eventually(patience, l.name+": some run the second", func() error { return errors.Join(everybodyRuns(some, extra.ID), s.current(f)) })
 	before := make([]assignment.Version, len(f.Agents))
 	for i, a := range f.Agents {
 		before[i] = a.Applied().Version
 	}
 
 	lose()
-	s.eventually(20*time.Second, l.name+": some are in a new epoch", func() error {
+	s.eventually(patience, l.name+": some are in a new epoch", func() error {
 		for i, a := range some.Agents {
 			now := a.Applied()
 			// Where records are kept, a host that is reconciled before its agent is heard has the same version as before again.
@@ -292,7 +290,7 @@ func (s *service) lose(f *sim.Fleet, l loss) {
 		require.Equal(s.t, before[i], f.Agents[i].Applied().Version, "%s: the other hosts are as before", l.name)
 	}
 	fresh := s.everywhere(0)
-	s.eventually(20*time.Second, l.name+": everybody runs what comes", func() error { return errors.Join(everybodyRuns(f, fresh), s.current(f)) })
+	s.eventually(patience, l.name+": everybody runs what comes", func() error { return errors.Join(everybodyRuns(f, fresh), s.current(f)) })
 	for i := ahead; i < len(f.Agents); i++ {
 		require.Equal(s.t, before[i].Epoch, f.Agents[i].Applied().Version.Epoch, "%s: the other hosts stay in their epoch", l.name)
 	}

@@ -25,6 +25,7 @@ import (
 	"iapi/inventory/vmapi"
 	"iapi/placement"
 	"iapi/tests/load/cloud"
+	"iapi/tests/yardstick"
 	"iapi/worker"
 )
 
@@ -156,22 +157,28 @@ func (s *service) digest(metric string) string {
 	return m.Digest
 }
 
-// rightWithin requires every document to be right in time, and returns how long it took.
-func (s *service) rightWithin(most time.Duration, since time.Time) time.Duration {
+// untilAsynqHelps is less than asynq takes to give back the tasks of a worker that was killed. What is right only then has not
+// been made right by us, however slow the machine is.
+const untilAsynqHelps = 75 * time.Second
+
+// rightWithin requires every document to be right in time, and returns how long it took. The time is that of a machine that
+// has time.
+func (s *service) rightWithin(most time.Duration, since *yardstick.Watch) time.Duration {
 	s.t.Helper()
+	inTime := func() bool { return since.Elapsed() < most && since.Wall() < untilAsynqHelps }
 	for {
 		// The comparison takes a while, so it waits until there is nothing left that makes documents right.
-		for back, err := s.Store.Backlog(s.ctx); back.DirtyHosts+back.DirtyVMs > 0 && time.Since(since) < most; back, err = s.Store.Backlog(s.ctx) {
+		for back, err := s.Store.Backlog(s.ctx); back.DirtyHosts+back.DirtyVMs > 0 && inTime(); back, err = s.Store.Backlog(s.ctx) {
 			require.NoError(s.t, err)
 			time.Sleep(20 * time.Millisecond)
 		}
-		asked := time.Now()
+		asked := since.Elapsed()
 		n, which, err := s.wrong()
 		require.NoError(s.t, err)
 		if n == 0 {
-			return asked.Sub(since)
+			return asked
 		}
-		require.Less(s.t, time.Since(since), most, "%d hosts are wrong, among them %s", n, which)
+		require.True(s.t, inTime(), "after %v, %v on the wall, %d hosts are wrong, among them %s", since.Elapsed(), since.Wall(), n, which)
 	}
 }
 
@@ -210,7 +217,8 @@ func TestAWorkerKilledAmongFiveHundredEvaluationsLeavesEveryHostRightInTenSecond
 	}
 	ids := make([]string, evaluations)
 	var slowest time.Duration
-	for round := range rounds {
+	for round, done := 0, 0; done < rounds; round++ {
+		require.Less(t, round, 3*rounds, "no worker was killed in the middle")
 		// No worker runs: the API answers, and what is asked for waits.
 		s.each(evaluations, func(i int) error {
 			if round > 0 {
@@ -243,23 +251,26 @@ func TestAWorkerKilledAmongFiveHundredEvaluationsLeavesEveryHostRightInTenSecond
 			require.NoError(t, err)
 		}
 		w.Kill()
-		killed := time.Now()
+		killed := yardstick.Start(t)
 		back, err = s.Store.Backlog(s.ctx)
 		require.NoError(t, err)
-		require.Positive(t, back.Unevaluated, "it was killed in the middle")
 		wrong, _, err := s.wrong()
 		require.NoError(t, err)
-		require.Positive(t, wrong, "there is something to make right")
 		successor, err := s.StartWorker(s.ctx)
 		require.NoError(t, err)
 		took := s.rightWithin(10*time.Second, killed)
-		slowest = max(slowest, took)
-		t.Logf("round %d: killed with %d of %d left and %d hosts wrong; every host right after %v", round, back.Unevaluated, evaluations, wrong, took.Round(time.Millisecond))
+		t.Logf("round %d: killed with %d of %d left and %d hosts wrong; every host right after %v, %v on the wall", round, back.Unevaluated,
+			evaluations, wrong, took.Round(time.Millisecond), killed.Wall().Round(time.Millisecond))
+		killed.Stop()
 		require.Eventually(t, func() bool {
 			b, err := s.Store.Backlog(s.ctx)
 			return err == nil && b.Unevaluated == 0
-		}, 30*time.Second, 50*time.Millisecond, "every evaluation ends, also those that the dead one had begun")
+		}, 2*time.Minute, 50*time.Millisecond, "every evaluation ends, also those that the dead one had begun")
 		successor.Kill()
+		if back.Unevaluated > 0 && wrong > 0 { // or else it was done before it was killed, and another round follows
+			slowest = max(slowest, took)
+			done++
+		}
 	}
 	t.Logf("%d rounds, the slowest %v", rounds, slowest.Round(time.Millisecond))
 }
@@ -270,7 +281,7 @@ func TestOneSweepRepairsWhatTheChangefeedLost(t *testing.T) {
 		_, err := s.api.Create(s.ctx, s.Owner, scope)
 		require.NoError(t, err)
 	}
-	s.rightWithin(20*time.Second, time.Now())
+	s.rightWithin(20*time.Second, yardstick.Start(t))
 	s.put("/sim/faults", `[{"mode":"feed-loss","share":0.3}]`)
 	s.each(hosts*vms, func(i int) error {
 		return s.Retag(s.ctx, s.VM(i/vms, i%vms), map[string]string{"load": "on"})
@@ -287,5 +298,5 @@ func TestOneSweepRepairsWhatTheChangefeedLost(t *testing.T) {
 	require.Positive(t, left, "some hosts have lost messages")
 	t.Logf("%d of %d hosts are wrong, for three messages in ten were lost", left, hosts)
 	require.NoError(t, worker.NewQueue(s.Store.Client(), s.Store).Sweep(s.ctx))
-	t.Logf("one sweep repaired them in %v", s.rightWithin(10*time.Second, time.Now()).Round(time.Millisecond))
+	t.Logf("one sweep repaired them in %v", s.rightWithin(10*time.Second, yardstick.Start(t)).Round(time.Millisecond))
 }

@@ -2,7 +2,6 @@ package kill
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,7 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"iapi/store/storetest"
 	"iapi/tests/load/cloud"
+	"iapi/tests/yardstick"
 	"iapi/worker"
 )
 
@@ -85,7 +86,7 @@ func (s *service) until(url, what string, so func(series) bool) series {
 		if so(all) {
 			return all
 		}
-		require.Less(s.t, time.Since(begun), time.Minute, "%s: %v", what, all)
+		require.Less(s.t, time.Since(begun), 2*time.Minute, "%s: %v", what, all)
 	}
 }
 
@@ -106,32 +107,29 @@ func (all series) nothingWaits() bool {
 }
 
 func TestTheAutoscalersHaveWhatTheyReadAndWithNoWorkerNothingIsLost(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	require.NoError(t, l.Close())
+	address := "127.0.0.1:" + storetest.FreePort(t) // which the worker that comes later takes over
 	begun := time.Now()
 	s := start(t, "--metrics-listen", address)
 	ofWorker, ofAPI := "http://"+address, s.api.URL
 
 	// While a worker runs, both tell the same of what waits, and the worker tells of its work.
 	require.NoError(t, s.Settled(s.ctx))
-	_, err = s.api.Create(s.ctx, s.Owner, cloud.Tagged("load", "on"))
+	_, err := s.api.Create(s.ctx, s.Owner, cloud.Tagged("load", "on"))
 	require.NoError(t, err)
 	w := s.until(ofWorker, "the worker has evaluated it", func(all series) bool {
-		return all[`iapi_worker_task_seconds_count{result="ok",task="instrumentation:evaluate"}`] >= 1 && all.nothingWaits()
+		// Another sweep follows when the worker listens to the changefeed: that has come to its end too.
+		return all[`iapi_worker_task_seconds_count{result="ok",task="instrumentation:evaluate"}`] >= 1 && all.nothingWaits() &&
+			all["iapi_sweep_vms"] == hosts*vms
 	})
 	require.Positive(t, w[`iapi_worker_task_seconds_sum{result="ok",task="instrumentation:evaluate"}`])
 	require.Less(t, w[`iapi_worker_task_seconds_sum{result="ok",task="instrumentation:evaluate"}`], time.Since(begun).Seconds())
 	require.GreaterOrEqual(t, w["iapi_worker_hosts_reconciled_total"], float64(hosts))
 	require.Positive(t, w["iapi_worker_reconcile_seconds_count"])
-	require.Equal(t, float64(hosts*vms), w["iapi_sweep_vms"], "how far its sweep has come")
 	require.Positive(t, w["iapi_sweep_seconds_count"])
-	for _, all := range []series{w, s.scrape(ofAPI)} {
+	for _, all := range []series{w, s.until(ofAPI, "nothing waits", series.nothingWaits)} {
 		for _, name := range examples(t) {
 			require.True(t, all.has(name), "the examples read %s", name)
 		}
-		require.True(t, all.nothingWaits())
 		require.Equal(t, float64(hosts*vms), all["iapi_sweep_last_vms"])
 		swept := time.Unix(int64(all["iapi_sweep_last_success_timestamp_seconds"]), 0)
 		require.WithinRange(t, swept, begun.Add(-time.Second), time.Now())
@@ -154,7 +152,7 @@ func TestTheAutoscalersHaveWhatTheyReadAndWithNoWorkerNothingIsLost(t *testing.T
 	s.until(ofAPI, "all is done", series.nothingWaits)
 	s.Workers[0].Kill()
 	require.Greater(t, s.scrape(ofAPI)[guard], float64(hosts*vms/4))
-	s.rightWithin(time.Second, time.Now()) // the guard has kept every placement
+	s.rightWithin(time.Second, yardstick.Start(t)) // the guard has kept every placement
 
 	// With no worker the API answers, and tells how much waits and for how long.
 	const asked = 20
@@ -186,5 +184,5 @@ func TestTheAutoscalersHaveWhatTheyReadAndWithNoWorkerNothingIsLost(t *testing.T
 	_, err = s.StartWorker(s.ctx)
 	require.NoError(t, err)
 	s.until(ofAPI, "nothing waits any more", func(all series) bool { return all.nothingWaits() && all[guard] == 0 })
-	s.rightWithin(time.Minute, time.Now())
+	s.rightWithin(time.Minute, yardstick.Start(t))
 }

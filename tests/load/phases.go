@@ -42,6 +42,10 @@ func (l *load) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	used, err := l.used(ctx)
+	if err != nil {
+		return err
+	}
 	l.say("connecting %d agents", l.Count)
 	profiled := l.profileCPU(ctx, "connect")
 	m, start := l.meter(), time.Now()
@@ -59,6 +63,10 @@ func (l *load) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	usedThen, err := l.used(ctx)
+	if err != nil {
+		return err
+	}
 	l.result.Others["connect"] = m.others()
 	// What follows is measured on agents that are quiet: each has reported once.
 	if err := l.quiet(ctx); err != nil {
@@ -70,6 +78,9 @@ func (l *load) connect(ctx context.Context) error {
 	}
 	if l.wants("connect") {
 		c := connectOf(l.Count, took, before, there, steady)
+		for i, into := range []*float64{&c.CPUWorker, &c.CPUStore, &c.CPUAgents} {
+			*into = ms(usedThen[i+1]-used[i+1]) / float64(l.Count)
+		}
 		l.result.Connect = &c
 	}
 	if !l.wants("idle") {

@@ -48,7 +48,10 @@ type Secured struct {
 type Connect struct {
 	Last            float64 `json:"last"` // until the last agent has its assignment
 	PerSecond       float64 `json:"perSecond"`
-	CPUPerAgent     float64 `json:"cpuPerAgent"`     // of the API
+	CPUPerAgent     float64 `json:"cpuPerAgent"` // of the API
+	CPUWorker       float64 `json:"cpuWorker"`   // until they have their assignments, for each, in ms
+	CPUStore        float64 `json:"cpuStore"`
+	CPUAgents       float64 `json:"cpuAgents"`
 	PeakOverSteady  float64 `json:"peakOverSteady"`  // resident memory while they came, and once they were there
 	ResidentAtFirst float64 `json:"residentAtFirst"` // for each agent, before any memory is given back
 }
@@ -210,7 +213,7 @@ func (r Result) print(out io.Writer) error {
 func printConnect(row func(string, ...any), c *Connect, i *Idle) {
 	if c != nil {
 		row("connect, last agent", seconds(c.Last), fmt.Sprintf("%.0f/s", c.PerSecond))
-		row("  API's CPU for each", fmt.Sprintf("%.3f ms", c.CPUPerAgent))
+		row("  CPU for each, ms", fmt.Sprintf("API %.3f", c.CPUPerAgent), fmt.Sprintf("worker %.3f", c.CPUWorker), fmt.Sprintf("store %.3f", c.CPUStore), fmt.Sprintf("the agents %.3f", c.CPUAgents))
 		row("  peak ÷ steady memory", fmt.Sprintf("%.2f", c.PeakOverSteady))
 	}
 	if i != nil {

@@ -109,7 +109,7 @@ func (c *Cloud) start(ctx context.Context) error {
 	if c.inventory, err = c.VMAPI.Expect(ctx, `at (http://[0-9.]+:[0-9]+)`); err != nil {
 		return err
 	}
-	if c.Store, err = store.Open(ctx, store.Options{URL: c.url, Replicas: -1}); err != nil {
+	if c.Store, err = store.Open(ctx, store.Options{URL: c.url, Replicas: -1, Timeout: 20 * time.Second}); err != nil {
 		return err
 	}
 	for range max(c.opts.Workers, 1) {
