@@ -179,7 +179,7 @@ func TestAPredicateOfFullSizeRuns(t *testing.T) {
 }
 
 func TestALateIntervalIsPartOfTheNext(t *testing.T) {
-	p := &probe{run: &running{compiled: &program.Program{}, changed: make(chan struct{}), begun: time.Now()}, primed: true, request: collect.Request{WholeHost: true}}
+	p := &probe{run: &running{compiled: &program.Program{}, changed: make(chan struct{}), begun: time.Now(), every: 1}, primed: true, request: collect.Request{WholeHost: true}}
 	res, err := p.Collect(t.Context(), time.Now().Add(time.Hour))
 	require.NoError(t, err)
 	for _, s := range res.Samples {

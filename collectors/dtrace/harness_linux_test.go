@@ -148,6 +148,14 @@ func obey(command string) {
 			must(err)
 		}
 		must(f.Close())
+	case "pipe4098":
+		r, w, err := os.Pipe()
+		must(err)
+		_, err = w.Write(make([]byte, 4098))
+		must(err)
+		_, err = io.ReadFull(r, make([]byte, 4098))
+		must(err)
+		must(errors.Join(r.Close(), w.Close()))
 	case "connect":
 		c, err := net.Dial("tcp", rest)
 		must(err)
