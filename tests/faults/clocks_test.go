@@ -233,7 +233,16 @@ func TestClocksThatAreWrongOrJump(t *testing.T) {
 		asEver(fmt.Sprintf("the store's clock jumps by %s", by))
 	}
 
-	short, _ := s.limited(time.Second)
+	var short string
+	s.eventually(patience, "the API follows the store's clock", func() error { // it reads that every few seconds
+		var ends time.Time
+		short, ends = s.limited(time.Second)
+		if off := ends.Sub(stores.now()); off.Abs() > time.Minute {
+			time.Sleep(500 * time.Millisecond) // every try leaves one behind
+			return fmt.Errorf("one second to live ends in %s", off)
+		}
+		return nil
+	})
 	s.eventually(patience, "what has a time to live ends", func() error {
 		in, err := s.APIs[0].Get(s.ctx, short)
 		switch {
