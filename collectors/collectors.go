@@ -108,7 +108,7 @@ func New(o Options) *Registry {
 			Proc: o.Proc, Sys: o.Sys, Cgroup: o.Cgroup, Zones: o.Zones, Hostname: o.Hostname,
 		}),
 		zfs:   zfs.New(zfs.Options{Zones: o.Zones, Hostname: o.Hostname}),
-		kstat: kstat.New(kstat.Options{Zones: o.Zones, Hostname: o.Hostname}),
+		kstat: kstat.New(kstat.Options{Zones: o.Zones, Hostname: o.Hostname, Logger: o.Logger}),
 	}
 }
 

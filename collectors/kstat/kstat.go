@@ -1,14 +1,12 @@
-// Package kstat measures the counters of illumos's kernel, as the command kstat prints them. One run serves all probes
-// that select the same counters at the same moment.
+// Package kstat measures the counters of illumos's kernel. On illumos it reads them through libkstat, without cgo, and
+// elsewhere, or where libkstat does not open, as the command kstat prints them; both ways give the same rows. One read
+// serves all probes that select the same counters at the same moment.
 package kstat
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"math"
-	"slices"
-	"strconv"
+	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +18,7 @@ import (
 	"iapi/collectors/internal/rows"
 )
 
-// Bounds of one run, and for how long it serves other probes.
+// Bounds of one run of the command, and for how long it serves other probes.
 const (
 	timeout   = 10 * time.Second
 	maxOutput = 32 << 20
@@ -33,17 +31,38 @@ type Options struct {
 	Zones    collect.Zones
 	Hostname string
 	Command  func(name string) string // where a command is, "" for nowhere; default collect.Command
+	Logger   *slog.Logger
+}
+
+// source reads the kstats that are selected, ordered by module, instance and name.
+type source interface {
+	read(ctx context.Context, of selection) ([]record, error)
+}
+
+// selection names kstats exactly. What is empty is any.
+type selection struct{ module, instance, name, class string }
+
+// part is one name of a selection, with the flag of the command kstat for it.
+type part struct{ flag, value string }
+
+func (s selection) parts() [4]part {
+	return [4]part{{"-m", s.module}, {"-i", s.instance}, {"-n", s.name}, {"-c", s.class}}
 }
 
 // Engine opens probes for the source "kstat". It is safe for concurrent use.
 type Engine struct {
-	opts Options
+	opts    Options
+	command source
+	open    func() (calls, error) // opens libkstat
 
-	mu     sync.Mutex
-	shared map[string]*run // by the selection
+	mu      sync.Mutex
+	shared  map[selection]*run
+	probes  int      // that are open
+	library *library // for as long as there are probes; nil if it does not open
+	told    bool     // that it does not
 }
 
-// run is one run of the command, or one under way.
+// run is one read, or one under way.
 type run struct {
 	done    chan struct{}
 	at      time.Time
@@ -56,7 +75,10 @@ func New(o Options) *Engine {
 	if o.Command == nil {
 		o.Command = collect.Command
 	}
-	return &Engine{opts: o, shared: map[string]*run{}}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Engine{opts: o, command: command{o.Command}, open: openLibkstat, shared: map[selection]*run{}}
 }
 
 // Open makes a probe for a variant whose source is kstat.
@@ -67,16 +89,13 @@ func (e *Engine) Open(_ context.Context, r collect.Request, v *catalog.Variant) 
 		if !r.WholeHost && k.InstanceFrom == "" {
 			return nil, collect.Errorf(collect.Failed, "open %s: the definition does not say whose a kstat is", r.ID)
 		}
-		args := []string{"-p"}
-		for _, s := range []struct{ flag, value string }{{"-m", k.Module}, {"-i", k.Instance}, {"-n", k.Name}, {"-c", k.Class}} {
+		of := selection{module: k.Module, instance: k.Instance, name: k.Name, class: k.Class}
+		for _, s := range of.parts() {
 			if strings.ContainsAny(s.value, "/*?[]{}\\") {
 				return nil, collect.Errorf(collect.Failed, "open %s: %q is a pattern; a kstat is selected by exact names", r.ID, s.value)
 			}
-			if s.value != "" {
-				args = append(args, s.flag, s.value)
-			}
 		}
-		f.args = append(f.args, args)
+		f.selections = append(f.selections, of)
 		f.owner = append(f.owner, k.InstanceFrom)
 		tables = append(tables, rows.Table{Table: k.Table})
 	}
@@ -88,14 +107,42 @@ func (e *Engine) Open(_ context.Context, r collect.Request, v *catalog.Variant) 
 		f.slots = append(f.slots, plan.Slots(i))
 		f.rows = append(f.rows, make([][]byte, len(f.slots[i])))
 	}
+	e.begin()
 	return rows.NewProbe(r, plan, e.opts.Zones, e.opts.Hostname, f), nil
 }
 
-// read gives what one selection matches, from a run that may have been another probe's.
-func (e *Engine) read(ctx context.Context, args []string) ([]record, error) {
-	key := strings.Join(args, " ")
+// begin counts a probe. The first one opens libkstat.
+func (e *Engine) begin() {
 	e.mu.Lock()
-	r := e.shared[key]
+	defer e.mu.Unlock()
+	if e.probes++; e.probes > 1 {
+		return
+	}
+	l, err := startLibrary(e.open)
+	if err != nil && !errors.Is(err, errNoLibrary) && !e.told {
+		e.told = true
+		e.opts.Logger.Warn("libkstat does not open: kstats are read by the command kstat", "error", err)
+	}
+	e.library = l
+}
+
+// end is for each begin. The last probe closes libkstat.
+func (e *Engine) end() {
+	e.mu.Lock()
+	var last *library
+	if e.probes--; e.probes == 0 {
+		last, e.library = e.library, nil
+	}
+	e.mu.Unlock()
+	if last != nil {
+		last.close()
+	}
+}
+
+// read gives what one selection matches, from a run that may have been another probe's.
+func (e *Engine) read(ctx context.Context, of selection) ([]record, error) {
+	e.mu.Lock()
+	r := e.shared[of]
 	if r != nil {
 		select {
 		case <-r.done:
@@ -111,11 +158,11 @@ func (e *Engine) read(ctx context.Context, args []string) ([]record, error) {
 			clear(e.shared)
 		}
 		r = &run{done: make(chan struct{})}
-		e.shared[key] = r
+		e.shared[of] = r
 	}
 	e.mu.Unlock()
 	if mine {
-		r.records, r.err = e.run(ctx, args)
+		r.records, r.err = e.run(ctx, of)
 		r.at = time.Now()
 		close(r.done)
 	}
@@ -127,16 +174,19 @@ func (e *Engine) read(ctx context.Context, args []string) ([]record, error) {
 	}
 }
 
-func (e *Engine) run(ctx context.Context, args []string) ([]record, error) {
-	path := e.opts.Command("kstat")
-	if path == "" {
-		return nil, collect.Errorf(collect.Unsupported, "kstat is not installed")
+// run reads through libkstat. Kstats with layouts of their own are left to the command, which comes with the kernel and
+// knows them.
+func (e *Engine) run(ctx context.Context, of selection) ([]record, error) {
+	e.mu.Lock()
+	l := e.library
+	e.mu.Unlock()
+	if l != nil {
+		records, err := l.read(ctx, of)
+		if !errors.Is(err, errLayout) {
+			return records, err
+		}
 	}
-	text, err := collect.Output(ctx, timeout, maxOutput, path, args...)
-	if err != nil {
-		return nil, err
-	}
-	return parse(text)
+	return e.command.read(ctx, of)
 }
 
 // record is one kstat: its names and its statistics.
@@ -147,53 +197,14 @@ type record struct {
 	at     int64 // its snaptime in ns
 }
 
-// parse reads the lines "module:instance:name:statistic<tab>value" of kstat -p. The lines of one kstat follow each other.
-func parse(text []byte) ([]record, error) {
-	var records []record
-	for line := range bytes.Lines(text) {
-		line = bytes.TrimSuffix(line, []byte("\n"))
-		if len(line) == 0 {
-			continue
+// isRead tells whether there is more of a kstat than what is known before it is read.
+func (r *record) isRead() bool {
+	for name := range r.values {
+		if name != "class" && name != "crtime" && name != "snaptime" {
+			return true
 		}
-		key, value, found := bytes.Cut(line, []byte("\t"))
-		end := bytes.LastIndexByte(key, ':')
-		if !found || end < 0 {
-			return nil, fmt.Errorf("read the kstats: %q is not a statistic and its value", line[:min(len(line), 80)])
-		}
-		id, statistic := key[:end], key[end+1:]
-		parts := bytes.SplitN(id, []byte(":"), 3)
-		if len(parts) != 3 {
-			return nil, fmt.Errorf("read the kstats: %q does not name a kstat", key[:min(len(key), 80)])
-		}
-		if len(records) == 0 || !bytes.Equal(records[len(records)-1].id, id) {
-			records = append(records, record{id: id, names: [3][]byte(parts), values: map[string][]byte{}})
-		}
-		r := &records[len(records)-1]
-		if string(statistic) == "snaptime" {
-			seconds, err := strconv.ParseFloat(string(value), 64)
-			if err != nil || !(seconds >= 0 && seconds < math.MaxInt64/1e9) {
-				return nil, fmt.Errorf("read the kstats: the snaptime %q is no time", value[:min(len(value), 80)])
-			}
-			r.at = int64(seconds * 1e9)
-		}
-		if times[string(statistic)] {
-			value = nanoseconds(value)
-		}
-		r.values[string(statistic)] = value
 	}
-	return records, nil
-}
-
-// times are the statistics of an I/O kstat that the kernel counts in ns and the command prints in seconds.
-var times = map[string]bool{"rtime": true, "rlentime": true, "wtime": true, "wlentime": true}
-
-// nanoseconds turns 12.000000345 into 12000000345, exactly. Other texts stay as they are.
-func nanoseconds(text []byte) []byte {
-	seconds, fraction, found := bytes.Cut(text, []byte("."))
-	if !found || len(fraction) != 9 {
-		return text
-	}
-	return slices.Concat(seconds, fraction)
+	return false
 }
 
 // column gives one of a kstat's names, or a statistic; nil if it has none of that name.
@@ -211,17 +222,17 @@ func (r *record) column(name string) []byte {
 
 // feed gives the kstats of a variant to one probe.
 type feed struct {
-	engine *Engine
-	args   [][]string // by table
-	owner  []string
-	slots  []map[string]int
-	rows   [][][]byte
+	engine     *Engine
+	selections []selection // by table
+	owner      []string
+	slots      []map[string]int
+	rows       [][][]byte
 }
 
 // Read implements rows.Feed.
 func (f *feed) Read(ctx context.Context, row func(int, [][]byte, []byte, int64, uuid.UUID)) error {
-	for i, args := range f.args {
-		records, err := f.engine.read(ctx, args)
+	for i, of := range f.selections {
+		records, err := f.engine.read(ctx, of)
 		if err != nil {
 			return err
 		}
@@ -237,7 +248,7 @@ func (f *feed) Read(ctx context.Context, row func(int, [][]byte, []byte, int64, 
 }
 
 // Close implements rows.Feed.
-func (f *feed) Close() {}
+func (f *feed) Close() { f.engine.end() }
 
 // zoneOf tells whose a kstat is by the column that names the zone. The kernel cuts a zone's name in a kstat's name, but
 // not in the statistic zonename.

@@ -1,8 +1,11 @@
 package kstat
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +37,8 @@ func fake(t *testing.T) (command func(string) string, later func()) {
 		`case "$*" in
 "-p -m zones -c zone_misc") cat ` + recorded + `/zones.$which.txt ;;
 "-p -c disk") cat ` + recorded + `/disk.$which.txt ;;
+"-p -m memory_cap -c zone_memory_cap") cat ` + recorded + `/smartos.txt | grep ^memory_cap: ;;
+"-p -m kvm -c misc") exit 1 ;;
 *) echo "unexpected: $*" >&2; exit 2 ;;
 esac
 `
@@ -43,9 +48,11 @@ esac
 	}
 }
 
+var embedded = sync.OnceValues(catalog.Embedded)
+
 func open(t *testing.T, e *Engine, metric, variant string, r collect.Request) collect.Probe {
 	t.Helper()
-	c, err := catalog.Embedded()
+	c, err := embedded()
 	require.NoError(t, err)
 	d, found := c.DefinitionOf(metric)
 	require.True(t, found)
@@ -54,6 +61,7 @@ func open(t *testing.T, e *Engine, metric, variant string, r collect.Request) co
 		if d.Variants[i].ID == variant {
 			p, err := e.Open(t.Context(), r, &d.Variants[i])
 			require.NoError(t, err)
+			t.Cleanup(func() { p.Close() })
 			first, err := p.Collect(t.Context(), time.Now())
 			require.NoError(t, err)
 			require.True(t, first.Primed)
@@ -117,24 +125,102 @@ func TestTimesOfDisksAreInNanoseconds(t *testing.T) {
 	require.Equal(t, []measure.Bucket{{Low: 25, High: 25, Count: 1}}, r.Samples[0].Distribution.Buckets)
 }
 
+func TestMemoryOfAZoneAsRecorded(t *testing.T) {
+	command, _ := fake(t)
+	id := uuid.MustParse("b55cf19c-4898-4bd1-9169-b89b472d0621")
+	for metric, value := range map[string]float64{"memory.rss": 324755456, "memory.rss_limit": 2147483648, "memory.swap": 1764012032, "memory.swap_limit": 4294967296} {
+		e := New(Options{Command: command, Zones: known{id: {UUID: id, State: zone.Running}}})
+		p := open(t, e, metric, "illumos-memory-cap", collect.Request{Zones: []uuid.UUID{id}})
+		r, err := p.Collect(t.Context(), time.Now())
+		require.NoError(t, err)
+		require.Equal(t, []collect.Sample{{Zone: id, Value: value}}, r.Samples, metric)
+	}
+}
+
+// recordings are what kstats of a SmartOS machine hold; testdata/README.md says where they come from.
+func recordings(t testing.TB) []record {
+	text, err := os.ReadFile("testdata/smartos.txt")
+	require.NoError(t, err)
+	records, err := parse(text)
+	require.NoError(t, err)
+	return records
+}
+
+func TestDefinitionsAskForStatisticsThatKstatsHave(t *testing.T) {
+	c, err := embedded()
+	require.NoError(t, err)
+	compared := map[string]bool{}
+	for _, m := range c.Metrics() {
+		d, _ := c.DefinitionOf(m.Name)
+		for _, v := range d.Variants {
+			for _, k := range v.Source.Kstat {
+				for _, r := range recordings(t) {
+					of := selection{module: k.Module, instance: k.Instance, name: k.Name, class: k.Class}
+					if !of.matches(&header{module: r.names[0], name: r.names[2], class: r.values["class"], instance: int32(instance(r))}) {
+						continue
+					}
+					compared[k.Module] = true
+					has := func(column string) { require.NotNil(t, r.column(column), "%s: %s has no %s", m.Name, r.id, column) }
+					if k.InstanceFrom != "" {
+						has(k.InstanceFrom)
+					}
+					for _, f := range slices.Concat(k.Select, k.Exclude) {
+						has(f.Column)
+					}
+					for _, f := range k.From {
+						has(f.Column)
+					}
+					for _, row := range k.Rows {
+						row.Value.Columns(has)
+						for _, e := range row.Numeric {
+							e.Columns(has)
+						}
+					}
+				}
+			}
+		}
+	}
+	require.Equal(t, []string{"link", "memory_cap", "tcp", "zfs", "zone_vfs", "zones"}, slices.Sorted(maps.Keys(compared)))
+}
+
+func TestNothingSelectedIsNoError(t *testing.T) {
+	command, _ := fake(t)
+	records, err := New(Options{Command: command}).read(t.Context(), selection{module: "kvm", class: "misc"})
+	require.NoError(t, err)
+	require.Empty(t, records)
+}
+
+func TestTimesAreReadExactly(t *testing.T) {
+	for text, ns := range map[string]string{
+		"12.000000345": "12000000345", "0.000000001": "1", "12444687.9690404": "12444687969040400", "0.5": "500000000",
+		"0.000000000": "0", "0": "0", "41205058480": "41205058480",
+	} {
+		require.Equal(t, ns, string(nanoseconds([]byte(text))), text)
+	}
+	records, err := parse([]byte("sd:0:sd0:nread\t1\nsd:0:sd0:snaptime\t1000.100000001\nsd:1:sd1:nread\t1\nsd:1:sd1:snaptime\t7\n"))
+	require.NoError(t, err)
+	require.Equal(t, int64(1000100000001), records[0].at)
+	require.Equal(t, int64(7000000000), records[1].at)
+}
+
 func TestOneRunServesProbesOfTheSameMoment(t *testing.T) {
 	command, _ := fake(t)
 	e := New(Options{Command: command})
-	one, err := e.read(t.Context(), []string{"-p", "-c", "disk"})
+	one, err := e.read(t.Context(), selection{class: "disk"})
 	require.NoError(t, err)
-	two, err := e.read(t.Context(), []string{"-p", "-c", "disk"})
+	two, err := e.read(t.Context(), selection{class: "disk"})
 	require.NoError(t, err)
 	require.Same(t, &one[0], &two[0])
 }
 
 func TestAMachineWithoutKstatIsUnsupported(t *testing.T) {
 	e := New(Options{Command: func(string) string { return "" }})
-	_, err := e.read(t.Context(), []string{"-p"})
+	_, err := e.read(t.Context(), selection{})
 	require.Equal(t, collect.Unsupported, collect.Refusal(err).Code)
 }
 
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"zones.first.txt", "disk.first.txt"} {
+	for _, name := range []string{"zones.first.txt", "disk.first.txt", "smartos.txt"} {
 		text, err := os.ReadFile(filepath.Join("testdata", name))
 		require.NoError(f, err)
 		f.Add(text)

@@ -26,11 +26,11 @@ var (
 	other = uuid.MustParse("4b5a4f7c-0a1a-4e7d-a4a8-5a2f8d6b1c3e")
 )
 
-// fake is a command that prints the columns asked for out of a recorded table, and counts its runs.
-func fake(t *testing.T) (command func(string) string, runs func() int) {
+// fake is a command that prints the columns asked for out of the tables in a directory of testdata, and counts its runs.
+func fake(t *testing.T, tables string) (command func(string) string, runs func() int) {
 	t.Helper()
 	dir := t.TempDir()
-	recorded, err := filepath.Abs("testdata")
+	recorded, err := filepath.Abs("testdata/" + tables)
 	require.NoError(t, err)
 	for _, name := range []string{"zfs", "zpool"} {
 		script := `#!/bin/sh
@@ -49,9 +49,11 @@ awk -F'\t' -v want="$4" 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; n = spl
 	}
 }
 
+var embedded = sync.OnceValues(catalog.Embedded)
+
 func definition(t *testing.T, metric string) *catalog.Definition {
 	t.Helper()
-	c, err := catalog.Embedded()
+	c, err := embedded()
 	require.NoError(t, err)
 	d, found := c.DefinitionOf(metric)
 	require.True(t, found)
@@ -83,7 +85,7 @@ func byField(t *testing.T, p collect.Probe) map[string]float64 {
 }
 
 func TestDatasetsOfAHostAndOfZones(t *testing.T) {
-	command, _ := fake(t)
+	command, _ := fake(t, "written")
 	e := New(Options{Command: command, Zones: known{vm: {UUID: vm, State: zone.Running}, other: {UUID: other, State: zone.Stopped}}})
 	used := definition(t, "zfs.dataset_used")
 	host := byField(t, open(t, e, collect.Request{Definition: used, WholeHost: true, Decompositions: []string{"zdataset"}}))
@@ -103,7 +105,7 @@ func TestDatasetsOfAHostAndOfZones(t *testing.T) {
 }
 
 func TestPools(t *testing.T) {
-	command, _ := fake(t)
+	command, _ := fake(t, "written")
 	e := New(Options{Command: command})
 	free := definition(t, "zfs.pool_free")
 	require.Equal(t, map[string]float64{"zones": 700, "backup": 1}, byField(t, open(t, e, collect.Request{Definition: free, WholeHost: true, Decompositions: []string{"zpool"}})))
@@ -111,8 +113,36 @@ func TestPools(t *testing.T) {
 	require.Equal(t, collect.Unsupported, collect.Refusal(err).Code)
 }
 
+func TestWhatMachinesPrinted(t *testing.T) {
+	command, _ := fake(t, "proxmox")
+	e := New(Options{Command: command})
+	used := byField(t, open(t, e, collect.Request{Definition: definition(t, "zfs.dataset_used"), WholeHost: true, Decompositions: []string{"zdataset"}}))
+	require.Equal(t, map[string]float64{
+		"pm2-2tb-zfs": 98304, "pm2-2tb-zfs/vm-107-disk-0": 25827737600, "pm2-2tb-zfs/vm-107-disk-1": 11334639616,
+		"pm2-2tb-zfs/vm-107-disk-2": 77824, "pm2-2tb-zfs/vm-109-disk-0": 13244215296,
+		"rpool": 98304, "rpool/ROOT": 98304, "rpool/ROOT/pve-1": 9378238464,
+	}, used, "what is left without the children is what zfs says to be used by the dataset")
+
+	command, _ = fake(t, "openzfs")
+	e = New(Options{Command: command})
+	for metric, value := range map[string]float64{"zfs.pool_total": 1992864825344, "zfs.pool_used": 779701190656, "zfs.pool_free": 1213163634688} {
+		require.Equal(t, map[string]float64{"pool_0": value}, byField(t, open(t, e, collect.Request{Definition: definition(t, metric), WholeHost: true, Decompositions: []string{"zpool"}})))
+	}
+
+	command, _ = fake(t, "omicron")
+	e = New(Options{Command: command})
+	quota := open(t, e, collect.Request{Definition: definition(t, "zfs.dataset_quota"), WholeHost: true, Decompositions: []string{"zdataset"}})
+	require.Empty(t, byField(t, quota), "illumos prints 0 for no quota")
+	lines, err := e.read(t.Context(), e.commands["zfs"], []string{"quota"}, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, lines.lines, 3)
+	for _, line := range lines.lines {
+		require.Equal(t, uuid.Nil, zoneOf(line[0]), "a pool that is named by a uuid is no zone, nor is what has one in its name")
+	}
+}
+
 func TestOneRunServesAllProbes(t *testing.T) {
-	command, runs := fake(t)
+	command, runs := fake(t, "written")
 	e := New(Options{Command: command})
 	var wait sync.WaitGroup
 	probes := make([]collect.Probe, 8)

@@ -1,0 +1,5 @@
+//go:build !(illumos && amd64)
+
+package kstat
+
+func openLibkstat() (calls, error) { return nil, errNoLibrary }
