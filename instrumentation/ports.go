@@ -140,7 +140,7 @@ type FleetHost struct {
 type Guard struct {
 	ID          string
 	Reason      string
-	WouldRemove int
+	WouldRemove int // VMs or hosts
 	Since       time.Time
 }
 

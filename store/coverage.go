@@ -56,12 +56,12 @@ func (s *Store) setBack(ctx context.Context, by int64) error {
 
 // serving reads, as a part of a pipeline, who serves agents.
 type serving struct {
-	now    *redis.TimeCmd
+	now    *redis.Cmd // of the server that has what is compared with it
 	fields *redis.SliceCmd
 }
 
 func (v *serving) read(ctx context.Context, p redis.Pipeliner) {
-	v.now, v.fields = p.Time(ctx), p.HMGet(ctx, record+"serving", "beat", "from", "until")
+	v.now, v.fields = timeScript.run.Eval(ctx, p, []string{record}), p.HMGet(ctx, record+"serving", "beat", "from", "until")
 }
 
 func (v *serving) err() error {
@@ -77,7 +77,7 @@ const noCeiling = math.MaxInt64
 // ceiling is the time, in milliseconds of the store's clock, beyond which silence makes no agent offline. It stands still
 // while nobody serves agents, and for a grace afterwards, so our own outage makes no agent offline that was not before.
 func (s *Store) ceilingOf(v serving) int64 {
-	at, f := v.now.Val().UnixMilli(), v.fields.Val()
+	at, f := saidTime(v.now.Val()).UnixMilli(), v.fields.Val()
 	patience, ceiling := s.opts.OfflineAfter.Milliseconds(), int64(noCeiling)
 	if beat := number(f[0]); beat != 0 && at-beat > 3*s.beatEvery().Milliseconds() {
 		ceiling = min(ceiling, beat-patience)
@@ -90,7 +90,7 @@ func (s *Store) ceilingOf(v serving) int64 {
 
 // cutOf is the time such that agents that were last heard of at or before it are offline. At 0 stand those never heard of.
 func (s *Store) cutOf(v serving) int64 {
-	return max(min(v.now.Val().UnixMilli()-s.opts.OfflineAfter.Milliseconds(), s.ceilingOf(v)), 0)
+	return max(min(saidTime(v.now.Val()).UnixMilli()-s.opts.OfflineAfter.Milliseconds(), s.ceilingOf(v)), 0)
 }
 
 // offlineBefore reads what cutOf returns.

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	documentScript = load("mark", "counts", "changes", "document")
+	documentScript = load("mark", "counts", "changes", "try", "document")
 	rebaseScript   = load("mark", "rebase")
 )
 

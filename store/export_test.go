@@ -24,3 +24,16 @@ func WriteForBenchmark(ctx context.Context, p redis.Pipeliner, r *instrumentatio
 
 // HostKey is a key that is kept for a host.
 func HostKey(host uuid.UUID, name string) string { return shardOf(host).key(name + host.String()) }
+
+// ShardKey is a key that is kept for the shard of a host.
+func ShardKey(host uuid.UUID, name string) string { return shardOf(host).key(name) }
+
+// BeginSessions is what BeginSession does for those that begin at the same time.
+func (s *Store) BeginSessions(ctx context.Context, hosts, sessions []uuid.UUID) []error {
+	parts := make([]part, len(hosts))
+	for i := range hosts {
+		parts[i] = part{host: hosts[i], args: []any{hosts[i].String(), sessions[i].String()}}
+	}
+	errs, _ := s.beginSessions(ctx, parts) // it never has an error of its own
+	return errs
+}

@@ -381,3 +381,39 @@ func (s *Store) placedOn(ctx context.Context, host uuid.UUID) (map[instrumentati
 	}
 	return parsePlaces(on, nil)
 }
+
+// Placements counts what the documents of hosts place, and how much of that is of some VMs: each VM, and each host that is
+// measured as a whole, once for each instrumentation. What a document has no room for is not counted. It is one round trip for
+// each server.
+func (s *Store) Placements(ctx context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, err error) {
+	if len(hosts) == 0 {
+		return 0, 0, nil
+	}
+	cmds := make([]*redis.MapStringStringCmd, len(hosts))
+	err = s.pipelined(ctx, "read the places of hosts", func(p redis.Pipeliner) {
+		for i, host := range hosts {
+			cmds[i] = p.HGetAll(ctx, shardOf(host).key("on:"+host.String()))
+		}
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	for i, c := range cmds {
+		places, err := parsePlaces(c.Val(), nil)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read the places of host %s: %w", hosts[i], err)
+		}
+		for _, p := range places {
+			if p.revision == refused {
+				continue
+			}
+			all += p.expected
+			for at := 0; at < len(p.zones); at += 16 {
+				if vms[uuid.UUID(p.zones[at:at+16])] {
+					ofVMs++
+				}
+			}
+		}
+	}
+	return all, ofVMs, nil
+}

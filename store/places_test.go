@@ -158,3 +158,39 @@ func TestPlacesArePagedByUUID(t *testing.T) {
 		require.Error(t, err)
 	})
 }
+
+func TestPlacementsAreWhatDocumentsHaveNow(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		whole := item("w", 1)
+		whole.WholeHost = true
+		assign(t, s, uid(1000), item("x", 1, uid(1), uid(2)), item("y", 1, uid(1)), whole)
+		assign(t, s, uid(1001), item("x", 1, uid(3)))
+		require.NoError(t, s.MarkHosts(ctx, true, uid(1002)))
+		b, hash, counts := body(item("x", 1, uid(1), uid(4)))
+		counts = append(counts, store.Counts{ID: "refused", Expected: 2})
+		_, committed, err := s.CommitDocument(ctx, claim(t, s, 1, time.Minute)[0], facts(t, s, uid(1002)), b, hash, counts)
+		require.NoError(t, err)
+		require.True(t, committed)
+		for _, c := range []struct {
+			hosts   []uuid.UUID
+			vms     []uuid.UUID
+			all, of int
+		}{
+			{nil, []uuid.UUID{uid(1)}, 0, 0},
+			{[]uuid.UUID{uid(1000)}, nil, 4, 0},
+			{[]uuid.UUID{uid(1000)}, []uuid.UUID{uid(1), uid(3)}, 4, 2},
+			{[]uuid.UUID{uid(1002)}, []uuid.UUID{uid(1), uid(2)}, 2, 1},
+			{[]uuid.UUID{uid(1000), uid(1001), uid(1002), uid(1003)}, []uuid.UUID{uid(1), uid(2), uid(3), uid(4)}, 7, 6},
+		} {
+			vms := make(map[uuid.UUID]bool)
+			for _, vm := range c.vms {
+				vms[vm] = true
+			}
+			all, of, err := s.Placements(ctx, vms, c.hosts...)
+			require.NoError(t, err)
+			require.Equal(t, c.all, all)
+			require.Equal(t, c.of, of)
+		}
+	})
+}

@@ -19,8 +19,8 @@ import (
 )
 
 var (
-	reportScript  = load("counts", "report")
-	sessionScript = load("changes", "session")
+	reportScript  = load("counts", "try", "report")
+	sessionScript = load("changes", "try", "session")
 	touchScript   = load("touch")
 	revokeScript  = load("changes", "revoke")
 )
@@ -148,9 +148,6 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 		parts, of = append(parts, p), append(of, i)
 	}
 	replies, errs := s.doParts(ctx, reportScript, parts, s.opts.OfflineAfter.Milliseconds())
-	if err := cmp.Or(errs...); err != nil {
-		return nil, err
-	}
 	judge := make(map[instrumentation.ID]bool)
 	for k, reply := range replies {
 		r := &results[of[k]]
@@ -162,6 +159,9 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 	}
 	if len(judge) > 0 {
 		s.judgeLater(ctx, slices.Sorted(maps.Keys(judge)))
+	}
+	if err := cmp.Or(errs...); err != nil {
+		return nil, err // those that were stored before are answered as old when they come again
 	}
 	return results, nil
 }

@@ -210,11 +210,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 func (s *Store) clock(ctx context.Context) (time.Time, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	now, err := s.client.Time(ctx).Result()
-	if err != nil {
-		return time.Time{}, fault("read the store's clock", err)
-	}
-	return now.UTC(), nil
+	return askTime(ctx, s.client)
 }
 
 // bound gives a call its deadline.

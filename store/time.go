@@ -2,8 +2,13 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
+
+var timeScript = load("time")
 
 const (
 	readClockEvery = 5 * time.Second // so that a clock of the store that is set is followed soon
@@ -18,6 +23,10 @@ type reading struct {
 
 // Time returns the store's clock without asking it: what it last said, and what has passed since. That is counted by this
 // process's monotonic clock, so that all processes have one time, whatever their wall clocks say and however those are set.
+//
+// It goes on evenly while the clock that it follows does. When that is set, or another server with another clock takes over,
+// as after a failover of Sentinel or in a Cluster, Time steps once in each process, forwards or back, within readClockEvery and
+// the time that a reading takes; until then it goes on as before. So it can go back. What must not is ordered by Now.
 func (s *Store) Time() time.Time {
 	if s.embedded != nil {
 		return s.embedded.clock().UTC()
@@ -64,10 +73,28 @@ func (s *Store) readClock(ctx context.Context) (reading, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	asked := time.Now()
-	said, err := s.readers.Time(ctx).Result()
+	said, err := askTime(ctx, s.readers)
 	if err != nil {
-		return reading{}, fault("read the store's clock", err)
+		return reading{}, err
 	}
 	within := time.Since(asked) / 2
 	return reading{said: said, at: asked.Add(within), within: within}, nil
+}
+
+// askTime asks for the time. In a Cluster it is always the master of the records that is asked: other nodes have other clocks,
+// and the command that has no key goes to any of them.
+func askTime(ctx context.Context, client redis.UniversalClient) (time.Time, error) {
+	reply, err := timeScript.run.Run(ctx, client, []string{record}).Result()
+	if err != nil {
+		return time.Time{}, fault("read the store's clock", err)
+	}
+	if len(list(reply)) != 2 {
+		return time.Time{}, fmt.Errorf("read the store's clock: %w", badReply(timeScript, reply))
+	}
+	return saidTime(reply), nil
+}
+
+// saidTime is the time that the script answers.
+func saidTime(reply any) time.Time {
+	return time.Unix(number(at(reply, 0)), number(at(reply, 1))*int64(time.Microsecond)).UTC()
 }

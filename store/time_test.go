@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
@@ -119,4 +121,44 @@ func TestAJoinTokenLapsesByTheStoresClock(t *testing.T) {
 	require.Equal(t, host, of)
 	_, err = client.Redeem(ctx, "join", "another")
 	require.ErrorIs(t, err, ErrToken, "once, whatever the clock says")
+}
+
+// In a Cluster one node's clock counts, whichever of them is asked for other things.
+func TestTimeIsThatOfOneNodeOfACluster(t *testing.T) {
+	t.Parallel()
+	ctx, addrs := t.Context(), [2]string{}
+	for i := range addrs {
+		w := &wall{}
+		w.off.Store(int64(time.Duration(i) * 24 * time.Hour))
+		_, node := apart(t, w)
+		addrs[i] = node.client.(*redis.Client).Options().Addr
+	}
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{ClusterSlots: func(context.Context) ([]redis.ClusterSlot, error) {
+		return []redis.ClusterSlot{
+			{Start: 0, End: 8191, Nodes: []redis.ClusterNode{{Addr: addrs[0]}}},
+			{Start: 8192, End: 16383, Nodes: []redis.ClusterNode{{Addr: addrs[1]}}},
+		}, nil
+	}})
+	defer cluster.Close()
+	s := &Store{client: cluster, readers: cluster, opts: Options{Timeout: time.Minute}}
+	first, err := s.Now(ctx) // by the clock of those who have the records
+	require.NoError(t, err)
+	for range 20 {
+		r, err := s.readClock(ctx)
+		require.NoError(t, err)
+		require.Less(t, r.said.Sub(first).Abs(), time.Hour)
+		now, err := s.clock(ctx)
+		require.NoError(t, err)
+		require.Less(t, now.Sub(first).Abs(), time.Hour)
+		at, err := s.servingNow(ctx)
+		require.NoError(t, err)
+		require.Less(t, at.Sub(first).Abs(), time.Hour)
+	}
+}
+
+// servingNow is the time by which it is told who serves agents.
+func (s *Store) servingNow(ctx context.Context) (time.Time, error) {
+	var v serving
+	err := s.pipelined(ctx, "read who serves agents", func(p redis.Pipeliner) { v.read(ctx, p) })
+	return saidTime(v.now.Val()), err
 }

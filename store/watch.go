@@ -26,6 +26,8 @@ const (
 	gatherFor   = 5 * time.Millisecond
 	// readRetry is the time before a failed read of a stream is tried again.
 	readRetry = 200 * time.Millisecond
+	// logInvalidEvery is the least time between two words on entries that cannot be read, of which there may be very many.
+	logInvalidEvery = time.Minute
 )
 
 // WatchDocuments calls fn with the changes of documents, in the order of each host, until ctx ends, and returns its error.
@@ -51,14 +53,18 @@ func (s *Store) WatchDocuments(ctx context.Context, fn func(changes []DocChange,
 	for sh := range shard(shards) {
 		keys[sh] = sh.key("change")
 	}
+	invalid, logged := 0, time.Time{} // since it was last logged, and when that was
 	return s.follow(ctx, keys, func(entries []redis.XMessage, gap bool) {
 		changes := make([]DocChange, 0, len(entries))
 		for _, e := range entries {
 			for line := range strings.SplitSeq(text(e.Values["c"]), "\n") {
 				c, err := docChange(line)
 				if err != nil {
-					s.log.Error("an entry of the stream of documents is not valid", "entry", e.ID, "error", err)
 					gap = true
+					if invalid++; logged.IsZero() || time.Since(logged) >= logInvalidEvery {
+						s.log.Error("entries of the stream of documents are not valid", "count", invalid, "last", e.ID, "error", err)
+						invalid, logged = 0, time.Now()
+					}
 					continue
 				}
 				changes = append(changes, c)

@@ -184,26 +184,6 @@ func (s *Store) upTo(ctx context.Context, name string, ms int64, n int) ([]instr
 	return toIDs(ids), nil
 }
 
-// ByState returns up to n instrumentations in any of the states, oldest first.
-func (s *Store) ByState(ctx context.Context, n int, states ...instrumentation.State) ([]instrumentation.ID, error) {
-	var cmds []*redis.StringSliceCmd
-	err := s.pipelined(ctx, "read ids by state", func(p redis.Pipeliner) {
-		for _, st := range states {
-			cmds = append(cmds, p.ZRangeByLex(ctx, record+stateIndex(st), &redis.ZRangeBy{Min: "-", Max: "+", Count: int64(n)}))
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	var ids []instrumentation.ID
-	for _, c := range cmds {
-		ids = append(ids, toIDs(c.Val())...)
-	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	return ids[:min(n, len(ids))], nil
-}
-
 // NextByState returns up to n instrumentations in a state that come after an id, oldest first; fewer than n are the last.
 func (s *Store) NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error) {
 	from := "-"

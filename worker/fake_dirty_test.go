@@ -176,3 +176,31 @@ func (s *fakeStore) Document(_ context.Context, host uuid.UUID) (assignment.Stor
 	}
 	return assignment.Stored{Host: host, Version: h.version, Body: h.body}, nil
 }
+
+func (s *fakeStore) Placements(_ context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counted += len(hosts)
+	for _, id := range hosts {
+		h := s.hosts[id]
+		if h == nil || h.body == nil {
+			continue
+		}
+		items, err := assignment.Decode(h.body)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, it := range items {
+			if it.WholeHost {
+				all++
+			}
+			all += len(it.VMs)
+			for _, vm := range it.VMs {
+				if vms[vm.UUID] {
+					ofVMs++
+				}
+			}
+		}
+	}
+	return all, ofVMs, nil
+}

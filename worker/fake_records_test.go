@@ -168,22 +168,16 @@ func (s *fakeStore) Expiring(_ context.Context, now time.Time, _ int) (ids []ins
 	return ids, nil
 }
 
-func (s *fakeStore) ByState(_ context.Context, _ int, states ...instrumentation.State) (ids []instrumentation.ID, _ error) {
+func (s *fakeStore) NextByState(_ context.Context, state instrumentation.State, after instrumentation.ID, n int) (ids []instrumentation.ID, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, rec := range s.records {
-		if slices.Contains(states, rec.State) {
+		if rec.State == state && id > after {
 			ids = append(ids, id)
 		}
 	}
-	return ids, nil
-}
-
-func (s *fakeStore) NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error) {
-	ids, err := s.ByState(ctx, n, state)
 	slices.Sort(ids)
-	ids = slices.DeleteFunc(ids, func(id instrumentation.ID) bool { return id <= after })
-	return ids[:min(n, len(ids))], err
+	return ids[:min(n, len(ids))], nil
 }
 
 func (s *fakeStore) PlacedHosts(_ context.Context, id instrumentation.ID) (hosts []uuid.UUID, _ error) {

@@ -35,6 +35,7 @@ type fakeStore struct {
 	granted map[string]bool
 	leases  map[string]string
 	commits int
+	counted int // hosts whose placements were counted
 	walk    store.Walk
 	walks   int // how often one was kept
 	swept   store.Swept

@@ -55,8 +55,8 @@ type Store interface {
 	ClaimJudge(ctx context.Context, n int) ([]instrumentation.ID, error)
 	SetState(ctx context.Context, id instrumentation.ID, revision int, state instrumentation.State, enabledAt time.Time) error
 	Expiring(ctx context.Context, now time.Time, n int) ([]instrumentation.ID, error)
-	ByState(ctx context.Context, n int, states ...instrumentation.State) ([]instrumentation.ID, error)
 	NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error)
+	Placements(ctx context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, err error)
 	PlacedHosts(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Remove(ctx context.Context, id instrumentation.ID) error

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,8 +46,9 @@ func TestHostsAreToldOfAPublishedDefinition(t *testing.T) {
 		require.True(t, ok)
 		eventually(t, func() bool { return b.places() == 5 })
 
+		version := regexp.MustCompile(`(?m)^version: \d+$`)
 		publish := func(number string) *catalog.Definition {
-			d, err := catalog.Parse([]byte(strings.Replace(string(old.Document), "\nversion: 1\n", "\nversion: "+number+"\n", 1)))
+			d, err := catalog.Parse(version.ReplaceAll(old.Document, []byte("version: "+number)))
 			require.NoError(t, err)
 			require.NotEqual(t, old.Digest, d.Digest)
 			revision, err := s.PublishedRevision(ctx)

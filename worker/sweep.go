@@ -10,19 +10,10 @@ import (
 
 	"github.com/google/uuid"
 
-	"iapi/instrumentation"
 	"iapi/store"
 )
 
-// The guards that a sweep puts up when the inventory has lost too much to be believed.
 const (
-	GuardVMs   = "sweep-vms"
-	GuardHosts = "sweep-hosts"
-)
-
-const (
-	// floor is how many VMs or hosts a sweep may remove whatever share that is: small clouds change by large shares.
-	floor = 10
 	// rotate is how many hosts a sweep reads and reconciles although nothing differs.
 	rotate = 8
 	// manySwept is how many hosts are compared at once.
@@ -38,8 +29,8 @@ const (
 // walk has read is by then too old to be written. A host loses a VM when VMAPI says where else it is or that it is
 // destroyed; one that VMAPI does not know any more, only when a reading of the whole host agrees with the walk. When the
 // walk fails it goes on behind its last good page; when that does not help either, what could be read is not acted upon.
-// When more would be removed than the guard's share, everything is added that is new and nothing removed until an operator
-// confirms the guard.
+// When more would be removed than the guard's share, see may, everything is added that is new and nothing removed until an
+// operator confirms the guard.
 func (w *Worker) Sweep(ctx context.Context) error { return w.sweep(ctx, uuid.NewString()) }
 
 // sweep is Sweep with a name for its walk. How far the walk has come is kept in the store, so that whoever runs a sweep by
@@ -98,7 +89,10 @@ func (w *Worker) sweepHosts(ctx context.Context) error {
 		}
 		missing = slices.DeleteFunc(missing, func(id uuid.UUID) bool { return digests[id].VMs > 0 })
 	}
-	ok, err := w.may(ctx, GuardHosts, "CNAPI no longer lists %d of %d hosts", len(missing), len(known), len(hosts) == 0)
+	ok, err := w.may(ctx, loss{
+		guard: GuardHosts, what: "CNAPI no longer lists %d of %d hosts", gone: len(missing), of: len(known), empty: len(hosts) == 0,
+		hosts: missing, known: known,
+	})
 	if err != nil || !ok {
 		return err
 	}
@@ -110,83 +104,52 @@ func (w *Worker) sweepHosts(ctx context.Context) error {
 	return nil
 }
 
-// may decides whether so much may be removed. An inventory that lists nothing at all is never believed unasked.
-func (w *Worker) may(ctx context.Context, guard, reason string, gone, of int, empty bool) (bool, error) {
-	refuse := gone > 0 && (empty || gone > floor && float64(gone) > w.GuardShare*float64(of))
-	if !refuse {
-		return true, w.Store.DropGuard(ctx, guard)
-	}
-	confirmed, err := w.Store.PutGuard(ctx, instrumentation.Guard{ID: guard, Reason: fmt.Sprintf(reason, gone, of), WouldRemove: gone})
-	if err != nil {
-		return false, fmt.Errorf("put up a guard: %w", err)
-	}
-	if confirmed {
-		w.log.WarnContext(ctx, "an operator has confirmed a guard", "guard", guard, "removing", gone)
-		return true, nil
-	}
-	w.log.ErrorContext(ctx, "a guard waits for an operator", "guard", guard, "would_remove", gone, "of", of)
-	return false, nil
-}
-
-// sweepVMs compares the VMs of every host.
+// sweepVMs compares the VMs of every host. What would be lost is known before anything is written.
 func (w *Worker) sweepVMs(ctx context.Context, name string) (store.Swept, error) {
 	seen, err := w.walk(ctx, name)
 	if err != nil {
 		return store.Swept{}, err
 	}
-	listed := seen.Sums
 	facts, err := w.Store.Digests(ctx)
 	if err != nil {
 		return store.Swept{}, fmt.Errorf("read the digests: %w", err)
-	}
-	var total, found, shrinking int
-	for id, f := range facts {
-		total += f.VMs
-		shrinking += max(0, f.VMs-listed[id].VMs)
-	}
-	var differing, same []uuid.UUID
-	for id, l := range listed {
-		found += l.VMs
-		if facts[id] != l {
-			differing = append(differing, id)
-		} else {
-			same = append(same, id)
-		}
-	}
-	for id, f := range facts {
-		if _, ok := listed[id]; !ok && f.VMs > 0 {
-			differing = append(differing, id)
-		}
 	}
 	known, err := w.Store.HostIDs(ctx)
 	if err != nil {
 		return store.Swept{}, fmt.Errorf("list the hosts: %w", err)
 	}
-	for _, id := range known { // hosts without VMs have their turn too
-		if _, ok := listed[id]; !ok && facts[id].VMs == 0 {
-			same = append(same, id)
-		}
-	}
+	differing, same := seen.against(facts, known)
 	swept := store.Swept{VMs: seen.Seen, Differing: len(differing)}
-	shrink, err := w.may(ctx, GuardVMs, "VMAPI no longer lists %d of %d machines where they were", shrinking, total, found == 0)
-	if err != nil {
-		return swept, err
-	}
 	few := w.fewOf(same)
-	c := comparison{Worker: w, listed: listed, facts: facts, shrink: shrink}
-	failures := []error{c.rewriteUnreadable(ctx, few)}
-	doubtful := append(differing, few...)
-	if seen.whole {
-		doubtful, err = c.lookUpVMs(ctx, seen.vmsOf(doubtful))
-		failures = append(failures, err)
+	c := comparison{Worker: w}
+	failures := []error{c.differ(ctx, seen, append(differing, few...))}
+	if failures[0] == nil { // what could not be compared cannot be judged
+		ok, err := w.may(ctx, loss{
+			guard: GuardVMs, what: "VMAPI no longer lists %d of %d VMs on any host", gone: len(c.lost), of: sum(facts), empty: sum(seen.Sums) == 0,
+			hosts: c.lostOn(), vms: c.lost, known: known,
+		})
+		c.shrink, failures[0] = ok && err == nil, err
 	}
-	for batch := range slices.Chunk(doubtful, manySwept) {
-		failures = append(failures, c.compare(ctx, batch))
+	failures = append(failures, c.rewriteUnreadable(ctx, few))
+	doubtful, err := c.lookUpVMs(ctx)
+	failures = append(failures, err)
+	if c.shrink {
+		for batch := range slices.Chunk(doubtful, manySwept) {
+			failures = append(failures, c.compare(ctx, batch))
+		}
 	}
 	if err := w.Store.MarkHosts(ctx, false, few...); err != nil {
 		return swept, fmt.Errorf("mark hosts: %w", err)
 	}
 	return swept, errors.Join(failures...)
+}
+
+// sum counts the VMs of all hosts.
+func sum(hosts map[uuid.UUID]store.HostDigest) (vms int) {
+	for _, h := range hosts {
+		vms += h.VMs
+	}
+	return vms
 }
 
 // fewOf returns the hosts whose turn it is to be looked at although nothing differs. All have had their turn after as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,50 +14,65 @@ import (
 	"iapi/store"
 )
 
-// comparison makes the facts of hosts true after a walk, VM by VM (lookUpVMs) or by reading whole hosts (compare).
+// comparison makes the facts of hosts true after a walk, VM by VM (lookUpVMs), and by reading whole hosts (compare) where VMAPI
+// does not know a VM any more.
 type comparison struct {
 	*Worker
-	listed, facts map[uuid.UUID]store.HostDigest // what the walk has seen, what was known
-	shrink        bool                           // VMs may be taken away
-	digester      store.Digester
+	changed  []uuid.UUID               // VMs that are not known as they were seen
+	missing  map[uuid.UUID][]uuid.UUID // VMs that are known on hosts where they were not seen → those hosts
+	lost     map[uuid.UUID]bool        // those of them that were not seen on any host
+	shrink   bool                      // VMs may be taken away
+	digester store.Digester
 }
 
 // hostRead is one reading of a host's VMs.
 type hostRead struct {
 	store.HostVMs
-	vms []inventory.VM // in the same order
-	sum store.HostDigest
-	err error
+	vms     []inventory.VM // in the same order
+	differs store.Difference
+	err     error
 }
 
 // compare reads the VMs of some hosts and writes what differs from the facts. VMs are only taken away when that is allowed
-// and the walk saw the same. A host that cannot be read keeps what it has, and the others do not wait for it.
+// and the walk has not seen them either. A host that cannot be read keeps what it has, and the others do not wait for it.
 func (c *comparison) compare(ctx context.Context, hosts []uuid.UUID) error {
-	asOf, err := c.Store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	reads, failed := c.read(ctx, hosts)
-	now := make([]store.HostVMs, len(reads))
-	for i, r := range reads {
-		now[i] = r.HostVMs
-	}
-	differences, err := c.Store.Differences(ctx, now)
-	if err != nil {
-		return errors.Join(failed, fmt.Errorf("compare hosts with their facts: %w", err))
-	}
+	asOf, reads, failed := c.reread(ctx, hosts)
 	var changed []inventory.VM
 	var gone []hostRead
-	for i, d := range differences {
-		for _, k := range d.Changed {
-			changed = append(changed, reads[i].vms[k])
+	for _, r := range reads {
+		for _, k := range r.differs.Changed {
+			changed = append(changed, r.vms[k])
 		}
-		if len(d.Missing) > 0 {
-			gone = append(gone, reads[i])
+		if len(r.differs.Missing) > 0 {
+			gone = append(gone, r)
 		}
 	}
 	// New places first, so that a VM that has moved between these hosts is never nowhere.
 	return errors.Join(failed, c.put(ctx, asOf, changed, reads), c.replace(ctx, asOf, gone))
+}
+
+// reread reads hosts and tells how they differ from their facts.
+func (c *comparison) reread(ctx context.Context, hosts []uuid.UUID) (asOf time.Time, reads []hostRead, failed error) {
+	if asOf, failed = c.Store.Now(ctx); failed != nil {
+		return asOf, nil, failed
+	}
+	reads, failed = c.read(ctx, hosts)
+	differences, err := c.Store.Differences(ctx, vmsRead(reads))
+	if err != nil {
+		return asOf, nil, errors.Join(failed, fmt.Errorf("compare hosts with their facts: %w", err))
+	}
+	for i, d := range differences {
+		reads[i].differs = d
+	}
+	return asOf, reads, failed
+}
+
+func vmsRead(reads []hostRead) []store.HostVMs {
+	out := make([]store.HostVMs, len(reads))
+	for i, r := range reads {
+		out[i] = r.HostVMs
+	}
+	return out
 }
 
 // read asks the inventory for the VMs of each host by itself. It returns the readings that succeeded, and why the others
@@ -82,10 +98,9 @@ func (c *comparison) read(ctx context.Context, hosts []uuid.UUID) (good []hostRe
 			failed = errors.Join(failed, fmt.Errorf("read the VMs of host %s: %w", r.Host, r.err))
 			continue
 		}
-		r.VMs, r.sum.VMs = make([]store.VMSum, len(r.vms)), len(r.vms)
+		r.VMs = make([]store.VMSum, len(r.vms))
 		for i := range r.vms {
 			r.VMs[i] = store.VMSum{UUID: r.vms[i].UUID, Digest: c.digester.Digest(&r.vms[i])}
-			r.sum.Digest += r.VMs[i].Digest
 		}
 		good = append(good, r)
 	}
@@ -128,11 +143,10 @@ func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM
 	return nil
 }
 
-// replace takes away the VMs of hosts that a reading lacks, where that may be believed: the walk has seen the same, or less.
+// replace writes what readings say of hosts, where that takes nothing away that may not be taken.
 func (c *comparison) replace(ctx context.Context, asOf time.Time, reads []hostRead) (failed error) {
 	for _, r := range reads {
-		listed := c.listed[r.Host]
-		if !c.shrink || r.sum != listed && (r.sum.VMs < c.facts[r.Host].VMs || r.sum.VMs < listed.VMs) {
+		if !c.mayLose(r.differs.Missing) {
 			continue
 		}
 		if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.vms); err != nil {
@@ -140,6 +154,11 @@ func (c *comparison) replace(ctx context.Context, asOf time.Time, reads []hostRe
 		}
 	}
 	return failed
+}
+
+// mayLose reports whether VMs may be taken away that a reading lacks: the guard has judged them, for the walk lacks them too.
+func (c *comparison) mayLose(vms []uuid.UUID) bool {
+	return !slices.ContainsFunc(vms, func(vm uuid.UUID) bool { return !c.shrink || !c.lost[vm] })
 }
 
 // rewriteUnreadable writes the VMs of those hosts anew of which the facts cannot be read.
@@ -157,10 +176,6 @@ func (c *comparison) rewriteUnreadable(ctx context.Context, hosts []uuid.UUID) e
 	if len(unreadable) == 0 {
 		return nil
 	}
-	asOf, err := c.Store.Now(ctx)
-	if err != nil {
-		return err
-	}
-	reads, failed := c.read(ctx, unreadable)
+	asOf, reads, failed := c.reread(ctx, unreadable)
 	return errors.Join(failed, c.replace(ctx, asOf, reads))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/uuid"
@@ -13,13 +14,21 @@ import (
 	"iapi/store"
 )
 
-// lookUpVMs looks up the VMs of hosts that are not known as a walk has seen them, and those that are known on hosts where it
-// has not seen them, and takes over what VMAPI says of each. It returns the hosts of the latter of which VMAPI says
-// nothing: a list may lack what is there, so that alone takes nothing away.
-func (c *comparison) lookUpVMs(ctx context.Context, hosts []store.HostVMs) (doubtful []uuid.UUID, failed error) {
-	var ids []uuid.UUID
-	missing := make(map[uuid.UUID][]uuid.UUID) // VM → hosts
-	for batch := range slices.Chunk(hosts, manySwept) {
+// differ works out which VMs of hosts are not known as the walk has seen them, which are known where it has not seen them, and
+// which of these it has not seen anywhere. A walk that somebody else began does not know all VMs of a host, so then the hosts
+// are read whole. Nothing is written.
+func (c *comparison) differ(ctx context.Context, seen *walked, hosts []uuid.UUID) (failed error) {
+	var now []store.HostVMs
+	if seen.whole {
+		now = seen.vmsOf(hosts)
+	} else {
+		for batch := range slices.Chunk(hosts, manySwept) {
+			reads, err := c.read(ctx, batch)
+			now, failed = append(now, vmsRead(reads)...), errors.Join(failed, err)
+		}
+	}
+	c.missing, c.lost = make(map[uuid.UUID][]uuid.UUID), make(map[uuid.UUID]bool)
+	for batch := range slices.Chunk(now, manySwept) {
 		differences, err := c.Store.Differences(ctx, batch)
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("compare hosts with their facts: %w", err))
@@ -27,23 +36,55 @@ func (c *comparison) lookUpVMs(ctx context.Context, hosts []store.HostVMs) (doub
 		}
 		for i, d := range differences {
 			for _, k := range d.Changed {
-				ids = append(ids, batch[i].VMs[k].UUID)
+				c.changed = append(c.changed, batch[i].VMs[k].UUID)
 			}
-			for _, id := range d.Missing {
-				ids, missing[id] = append(ids, id), append(missing[id], batch[i].Host)
+			for _, vm := range d.Missing {
+				c.missing[vm], c.lost[vm] = append(c.missing[vm], batch[i].Host), true
 			}
 		}
 	}
+	if len(c.lost) == 0 {
+		return failed
+	}
+	for _, host := range now {
+		for _, vm := range host.VMs {
+			delete(c.lost, vm.UUID)
+		}
+	}
+	for _, page := range seen.pages {
+		for _, one := range page {
+			delete(c.lost, one.vm)
+		}
+	}
+	return failed
+}
+
+// lostOn returns the hosts where the lost VMs are known.
+func (c *comparison) lostOn() []uuid.UUID {
+	hosts := make(map[uuid.UUID]bool)
+	for vm := range c.lost {
+		for _, host := range c.missing[vm] {
+			hosts[host] = true
+		}
+	}
+	return sortedKeys(hosts)
+}
+
+// lookUpVMs looks up the VMs that are not known as they were seen, and those that are known where they were not seen, and takes
+// over what VMAPI says of each. It returns the hosts of the latter of which VMAPI says nothing: a list may lack what is there,
+// so that alone takes nothing away.
+func (c *comparison) lookUpVMs(ctx context.Context) (doubtful []uuid.UUID, failed error) {
+	ids := slices.AppendSeq(c.changed, maps.Keys(c.missing))
 	silent := make(map[uuid.UUID]bool)
 	for batch := range slices.Chunk(unique(ids), manyVMs) {
-		failed = errors.Join(failed, c.takeOver(ctx, batch, missing, silent))
+		failed = errors.Join(failed, c.takeOver(ctx, batch, silent))
 	}
 	return sortedKeys(silent), failed
 }
 
 // takeOver asks VMAPI for VMs and writes what it says of them. Missing ones leave the hosts that VMAPI does not place them
 // on; the hosts of those that it does not name become silent.
-func (c *comparison) takeOver(ctx context.Context, ids []uuid.UUID, missing map[uuid.UUID][]uuid.UUID, silent map[uuid.UUID]bool) error {
+func (c *comparison) takeOver(ctx context.Context, ids []uuid.UUID, silent map[uuid.UUID]bool) error {
 	asOf, err := c.Store.Now(ctx)
 	if err != nil {
 		return err
@@ -78,14 +119,14 @@ func (c *comparison) takeOver(ctx context.Context, ids []uuid.UUID, missing map[
 				continue
 			}
 			vms = append(vms, vm)
-			for _, host := range missing[vm.UUID] {
+			for _, host := range c.missing[vm.UUID] {
 				if host != vm.Host || !vm.Placed() {
 					off[host] = append(off[host], vm.UUID)
 				}
 			}
 		}
 		for _, id := range p.ids {
-			for _, host := range missing[id] {
+			for _, host := range c.missing[id] {
 				if !named[id] {
 					silent[host] = true
 				}

@@ -17,8 +17,9 @@ import (
 // overheard is a VMAPI whose lists of chosen VMs a test takes part in.
 type overheard struct {
 	VMAPI
-	before func() error // a list of chosen VMs
-	after  func()       // it was read, and before it is used
+	before func() error               // a list of chosen VMs
+	after  func()                     // it was read, and before it is used
+	host   func(host uuid.UUID) error // a list of a host's VMs
 	mu     sync.Mutex
 	asked  []uuid.UUID
 	hosts  int // that were read whole
@@ -31,6 +32,11 @@ func (o *overheard) Each(ctx context.Context, q vmapi.Query, fn func([]inventory
 		o.hosts++
 	}
 	o.mu.Unlock()
+	if q.Host != uuid.Nil && o.host != nil {
+		if err := o.host(q.Host); err != nil {
+			return err
+		}
+	}
 	if q.UUIDs == nil {
 		return o.VMAPI.Each(ctx, q, fn)
 	}

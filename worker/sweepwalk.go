@@ -16,7 +16,7 @@ import (
 // in 32 bytes.
 type walked struct {
 	store.Walk
-	whole bool // every VM is in pages; otherwise some were seen by whoever began the walk
+	whole bool // every VM is in pages; otherwise the first were seen by whoever began the walk
 	hosts map[uuid.UUID]int32
 	sums  []store.HostDigest // by the places of the hosts
 	pages [][]sighting
@@ -91,9 +91,7 @@ func (s *walked) add(page []inventory.VM, digester *store.Digester) {
 			sightings = append(sightings, sighting{vm.UUID, digest, at})
 		}
 	}
-	if s.whole {
-		s.pages = append(s.pages, sightings)
-	}
+	s.pages = append(s.pages, sightings)
 }
 
 // sumUp brings the sums up to date.
@@ -101,6 +99,28 @@ func (s *walked) sumUp() {
 	for host, at := range s.hosts {
 		s.Sums[host] = s.sums[at]
 	}
+}
+
+// against returns the hosts whose sums differ from those of the facts, and those whose do not, hosts without VMs included.
+func (s *walked) against(facts map[uuid.UUID]store.HostDigest, known []uuid.UUID) (differing, same []uuid.UUID) {
+	for id, sum := range s.Sums {
+		if facts[id] != sum {
+			differing = append(differing, id)
+		} else {
+			same = append(same, id)
+		}
+	}
+	for id, f := range facts {
+		if _, ok := s.Sums[id]; !ok && f.VMs > 0 {
+			differing = append(differing, id)
+		}
+	}
+	for _, id := range known {
+		if _, ok := s.Sums[id]; !ok && facts[id].VMs == 0 {
+			same = append(same, id)
+		}
+	}
+	return differing, same
 }
 
 // vmsOf returns the VMs of some hosts.

@@ -14,7 +14,7 @@ const (
 	kept = 7 * 24 * time.Hour
 	// lost is how old a mark must be before its task counts as lost.
 	lost = 3 * time.Second
-	// many bounds what one tick looks at.
+	// many bounds what one tick looks at, of each kind.
 	many = 1000
 )
 
@@ -40,7 +40,7 @@ func (w *Worker) tickLoop(ctx context.Context) {
 
 // requeue enqueues the evaluations whose task was never enqueued, or was lost.
 func (w *Worker) requeue(ctx context.Context) error {
-	pending, err := w.Store.Unevaluated(ctx, lost, many)
+	pending, err := w.Store.Unevaluated(ctx, lost, w.batch)
 	if err != nil {
 		return err
 	}
@@ -52,22 +52,32 @@ func (w *Worker) requeue(ctx context.Context) error {
 	return nil
 }
 
-// rejudge has those judged again that should be in another state, in case their mark was lost with a process: all that are on
-// their way to another state, and of the enabled ones the next after those that it looked at last.
+// next returns the instrumentations of a state whose turn it is: those that come after the last turn's, and after the end the
+// first again. So however many there are, and whatever becomes of the first, each has its turn.
+func (w *Worker) next(ctx context.Context, state instrumentation.State) ([]instrumentation.ID, error) {
+	ids, err := w.Store.NextByState(ctx, state, w.turns[state], w.batch)
+	if err != nil {
+		return nil, err
+	}
+	w.turns[state] = ""
+	if len(ids) == w.batch {
+		w.turns[state] = ids[len(ids)-1]
+	}
+	return ids, nil
+}
+
+// rejudge has those judged again that should be in another state, in case their mark was lost with a process.
 func (w *Worker) rejudge(ctx context.Context) error {
-	ids, err := w.Store.ByState(ctx, many, instrumentation.Created, instrumentation.Updating, instrumentation.Degraded)
-	if err != nil {
-		return err
+	var ids []instrumentation.ID
+	for _, state := range []instrumentation.State{
+		instrumentation.Created, instrumentation.Updating, instrumentation.Degraded, instrumentation.Enabled,
+	} {
+		some, err := w.next(ctx, state)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, some...)
 	}
-	enabled, err := w.Store.NextByState(ctx, instrumentation.Enabled, w.rejudged, many)
-	if err != nil {
-		return err
-	}
-	w.rejudged = ""
-	if len(enabled) == many {
-		w.rejudged = enabled[many-1]
-	}
-	ids = append(ids, enabled...)
 	if len(ids) == 0 {
 		return nil
 	}
@@ -88,7 +98,7 @@ func (w *Worker) rejudge(ctx context.Context) error {
 // worker that dies in between leaves it to be found again.
 func (w *Worker) expire(ctx context.Context) error {
 	now := w.Clock()
-	ids, err := w.Store.Expiring(ctx, now, many)
+	ids, err := w.Store.Expiring(ctx, now, w.batch)
 	if err != nil || len(ids) == 0 {
 		return err
 	}
@@ -147,8 +157,9 @@ func (w *Worker) removeExpired(ctx context.Context) error {
 	})
 }
 
+// forEach calls fn for the records of a state whose turn it is.
 func (w *Worker) forEach(ctx context.Context, state instrumentation.State, fn func(*instrumentation.Instrumentation) error) error {
-	ids, err := w.Store.ByState(ctx, many, state)
+	ids, err := w.next(ctx, state)
 	if err != nil || len(ids) == 0 {
 		return err
 	}

@@ -44,7 +44,7 @@ type Options struct {
 	Tick        time.Duration // between looks for what was lost; 0: 2 s
 	SweepEvery  time.Duration // between comparisons with the inventory; 0: 10 min
 	DeltaEvery  time.Duration // between questions for what VMAPI's records say has changed; 0: never asked
-	GuardShare  float64       // the share of all VMs or hosts that a sweep may remove unasked; 0: 0.2
+	GuardShare  float64       // the share of all VMs, hosts and placements, each, that a sweep may remove unasked; 0: 0.2
 	NoSchedule  bool          // never hold the schedule: neither periodic sweeps nor the changefeed
 }
 
@@ -56,10 +56,11 @@ type Worker struct {
 	live     *live
 	metrics  *metrics
 	log      *slog.Logger
-	rejudged instrumentation.ID // the enabled one that was looked at last; the tick's own
-	patience time.Duration      // how long an evaluation waits for the documents of its hosts
-	keep     time.Duration      // how often a sweep keeps how far it has come
-	term     time.Duration      // for which the schedule is held at a time
+	batch    int                                          // how much one tick looks at
+	turns    map[instrumentation.State]instrumentation.ID // the one of each state that the tick has looked at last
+	patience time.Duration                                // how long an evaluation waits for the documents of its hosts
+	keep     time.Duration                                // how often a sweep keeps how far it has come
+	term     time.Duration                                // for which the schedule is held at a time
 }
 
 // New makes a Worker. It does nothing until Run.
@@ -90,7 +91,8 @@ func New(o Options) (*Worker, error) {
 	orDefault(&o.SweepEvery, 10*time.Minute)
 	orDefault(&o.GuardShare, 0.2)
 	w := &Worker{
-		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), patience: 10 * time.Second, keep: 5 * time.Second, term: leaseFor,
+		Options: o, name: uuid.NewString(), queue: NewQueue(o.Redis, o.Store), batch: many, turns: map[instrumentation.State]instrumentation.ID{},
+		patience: 10 * time.Second, keep: 5 * time.Second, term: leaseFor,
 		live: &live{store: o.Store, clock: o.Clock}, metrics: newMetrics(), log: o.Logger,
 	}
 	if o.Registerer != nil {

@@ -199,7 +199,7 @@ type guardsCmd struct{ clientFlags }
 
 // Help is what "iapi guards --help" adds.
 func (guardsCmd) Help() string {
-	return `A sweep that would remove more than a share of all VMs or hosts waits here until somebody has looked at the inventory.
+	return `A sweep that would remove more than a share of all VMs, hosts or placements waits here until somebody has looked at the inventory.
 "iapi confirm ID" lets it go on; if the inventory comes back, the guard goes by itself.
 
   iapi guards`

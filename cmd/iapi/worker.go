@@ -24,7 +24,7 @@ type workerFlags struct {
 	Concurrency count  `default:"8" help:"Hosts, VMs and tasks at once, each."`
 	SweepEvery  period `default:"10m" help:"Time between comparisons of everything with the inventory."`
 	DeltaEvery  pause  `default:"0s" help:"Also ask VMAPI this often which of its records have changed, in case the changefeed says nothing. The clocks must agree to within a minute. 0s: never."`
-	GuardShare  share  `default:"0.2" help:"A sweep that would remove more than this share of all VMs or hosts waits for an operator: more than 0, up to 1. 1: only an inventory that is suddenly empty waits."`
+	GuardShare  share  `default:"0.2" help:"A sweep that would remove more than this share of all VMs, of all hosts, or of all placements (instrumentations of VMs and of whole hosts), and more than 10 of them, waits for an operator: more than 0, up to 1. 1: only an inventory that is suddenly empty waits."`
 }
 
 func newWorker(f workerFlags, st *store.Store, vms *vmapi.Client, hosts *cnapi.Client, published publications, reg prometheus.Registerer, log *slog.Logger) (*worker.Worker, error) {

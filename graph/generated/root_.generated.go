@@ -3426,11 +3426,11 @@ type Guard {
   """
   id: ID!
   """
-  What has stopped, and why.
+  What has stopped, and why: what is no longer listed, and how many placements would go with it.
   """
   reason: String!
   """
-  How many sources would lose their instrumentations.
+  How many VMs or hosts would be removed.
   """
   wouldRemove: Int!
   """

@@ -280,9 +280,9 @@ type GraphiteTargetInput struct {
 type Guard struct {
 	// What confirmGuard takes.
 	ID string `json:"id"`
-	// What has stopped, and why.
+	// What has stopped, and why: what is no longer listed, and how many placements would go with it.
 	Reason string `json:"reason"`
-	// How many sources would lose their instrumentations.
+	// How many VMs or hosts would be removed.
 	WouldRemove int `json:"wouldRemove"`
 	// Since when it waits.
 	Since time.Time `json:"since"`

@@ -52,30 +52,66 @@ local function counts(rev, expected, zones, added, status)
   return by.r, by.p + new, by.f, word == 'RUNNING' and noted(string.sub(status, from + n * 17))
 end
 
--- What is put is gathered: what all hosts of a script put for one instrumentation is written together, by flush.
-local standing, sums = {}, {}
+-- What is put is gathered: what all hosts of a script put for one instrumentation is written together, by flush. It cannot fail:
+-- put has read every key that it writes.
+local standing, sums, tot = {}, {}, {}
+local kinds = {'e', 'r', 'p', 'f', 'h'}
+
+-- mine is what one host, whose, has put, as pairs: the id, and what stood before.
+local mine, whose, last = {}, nil, 0
+
+-- begin is called before anything of a host is read.
+local function begin(host) whose, last = host, 0 end
+
+-- sumsOf reads the sums of an instrumentation.
+local function sumsOf(P, id)
+  local was = redis.call('HMGET', P .. 'tot', id .. ':e', id .. ':r', id .. ':p', id .. ':f', id .. ':h')
+  for i, kind in ipairs(kinds) do
+    was[kind] = tonumber(was[i] or '0')
+    if not was[kind] then error('the sum ' .. id .. ':' .. kind .. ' is not a number', 0) end
+  end
+  return was
+end
+
+-- sumUp adds counts, as they are stored, to a sum, or takes them off (times -1).
+local function sumUp(sum, value, times)
+  local e, r, p, f = string.match(value, '^(%d+),(%d+),(%d+),(%d+)')
+  if not e then return end
+  sum.e, sum.r, sum.p, sum.f, sum.h = sum.e + times * e, sum.r + times * r, sum.p + times * p, sum.f + times * f, sum.h + times
+end
 
 -- put has the counts of a host stored: those, 'x' for a removal that is not acknowledged, or '' for nothing. It keeps the sums,
 -- and tells whether that is a change.
 local function put(P, id, host, value, expected, r, p, f)
   local here = standing[id]
+  local old = here and here[host] or redis.call('HGET', P .. 'p:' .. id, host) or ''
+  if old == value then return false end
+  if not tot[id] then tot[id] = sumsOf(P, id) end
   if not here then
     here = {}
-    standing[id] = here
-    sums[id] = {e = 0, r = 0, p = 0, f = 0, h = 0}
+    standing[id], sums[id] = here, {e = 0, r = 0, p = 0, f = 0, h = 0}
   end
-  local old = here[host] or redis.call('HGET', P .. 'p:' .. id, host) or ''
-  if old == value then return false end
   here[host] = value
   local sum = sums[id]
-  local oe, our, op, of = string.match(old, '^(%d+),(%d+),(%d+),(%d+)')
-  if oe then
-    sum.e, sum.r, sum.p, sum.f, sum.h = sum.e - oe, sum.r - our, sum.p - op, sum.f - of, sum.h - 1
-  end
+  sumUp(sum, old, -1)
   if expected then
     sum.e, sum.r, sum.p, sum.f, sum.h = sum.e + expected, sum.r + r, sum.p + p, sum.f + f, sum.h + 1
   end
+  mine[last + 1], mine[last + 2] = id, old
+  last = last + 2
   return true
+end
+
+-- undo takes back what was put since begin.
+local function undo()
+  for i = last - 1, 1, -2 do
+    local id, old = mine[i], mine[i + 1]
+    local here, sum = standing[id], sums[id]
+    sumUp(sum, here[whose], -1)
+    sumUp(sum, old, 1)
+    here[whose] = old
+  end
+  last = 0
 end
 
 local function place(P, id, host, expected, r, p, f, notice)
@@ -85,7 +121,7 @@ end
 
 -- flush writes what was put.
 local function flush(P)
-  local t = P .. 'tot'
+  local now, ended = {}, {}
   for id, here in pairs(standing) do
     local set, gone = {}, {}
     for host, value in pairs(here) do
@@ -98,13 +134,17 @@ local function flush(P)
     end
     some('HSET', P .. 'p:' .. id, set)
     some('HDEL', P .. 'p:' .. id, gone)
-    local sum = sums[id]
-    for name, n in pairs(sum) do
-      if n ~= 0 then
-        local now = redis.call('HINCRBY', t, id .. ':' .. name, string.format('%.0f', n))
-        if name == 'h' and now == 0 then gone.all = true end
+    local sum, was = sums[id], tot[id]
+    local empty = sum.h ~= 0 and was.h + sum.h == 0
+    for _, kind in ipairs(kinds) do
+      if empty then
+        ended[#ended + 1] = id .. ':' .. kind
+      elseif sum[kind] ~= 0 then
+        now[#now + 1] = id .. ':' .. kind
+        now[#now + 1] = string.format('%.0f', was[kind] + sum[kind])
       end
     end
-    if gone.all then redis.call('HDEL', t, id .. ':e', id .. ':r', id .. ':p', id .. ':f', id .. ':h') end
   end
+  some('HSET', P .. 'tot', now)
+  some('HDEL', P .. 'tot', ended)
 end

@@ -13,10 +13,13 @@ while head <= #ARGV do
   head = head + 13 + 5 * ARGV[head + 11] + ARGV[head + 12]
 end
 local claims, wanted = fields(P .. 'claims', hosts), fields(P .. 'wanted', hosts)
-local ended, done, present = {}, {}, {}
+local ended, done, present, gone, documents = {}, {}, {}, {}, {}
 
+-- What can fail does so before the places are written, by which the next commit sees what has changed, and before anything is
+-- kept: a host that has failed is committed again, and counts as if nothing had been.
 local function commit(k)
   local host, head = hosts[k], heads[k]
+  begin(host)
   if ended[host] or not held(claims[k], ARGV[head + 1]) then return {'LOST'} end
   local H, on, st, add, rm = P .. 'fact:' .. host, P .. 'on:' .. host, P .. 'st:' .. host, P .. 'add:' .. host, P .. 'rm:' .. host
   local v = redis.call('HMGET', H, 'epoch', 'gen', 'hash', 'gone', 'session')
@@ -30,15 +33,19 @@ local function commit(k)
     if put(P, id, host, value) then judge[#judge + 1] = id end
   end
 
-  -- Each kind of write is one command for all that it concerns.
+  if v[4] then -- the host has left the inventory: nobody waits for its agent
+    for _, id in ipairs(redis.call('SMEMBERS', rm)) do drop(id, '') end
+  end
   local first = head + 13
   local removed = first + 5 * ARGV[head + 11]
+  local last = removed + ARGV[head + 12] - 1
   local version = '|' .. ARGV[head + 6] .. '|' .. ARGV[head + 7] .. '|'
+  local placed, set, known, news, dropped, places
   if removed > first then
-    local ids, set, known, news = {}, {}, {}, {}
+    placed, set, known, news = {}, {}, {}, {}
     for i = first, removed - 1, 5 do
       local id = ARGV[i]
-      ids[#ids + 1] = id
+      placed[#placed + 1] = id
       set[#set + 1] = 'm' .. id
       set[#set + 1] = ARGV[i + 1] .. version .. ARGV[i + 2]
       set[#set + 1] = 'v' .. id
@@ -50,12 +57,8 @@ local function commit(k)
         news[#news + 1] = ARGV[i + 4]
       end
     end
-    some('HSET', on, set)
-    some('HDEL', add, known)
-    some('HSET', add, news)
-    some('SREM', rm, ids)
-    local status = fields(st, ids)
-    for n, id in ipairs(ids) do
+    local status = fields(st, placed)
+    for n, id in ipairs(placed) do
       local i = first + 5 * (n - 1)
       local expected = tonumber(ARGV[i + 2])
       if place(P, id, host, expected, counts(tonumber(ARGV[i + 1]), expected, ARGV[i + 3], ARGV[i + 4], status[n])) then
@@ -63,35 +66,37 @@ local function commit(k)
       end
     end
   end
-  local last = removed + ARGV[head + 12] - 1
   if last >= removed then
-    local ids, places = {}, {}
+    dropped, places = {}, {}
     for i = removed, last do
       local id = ARGV[i]
-      ids[#ids + 1] = id
+      dropped[#dropped + 1] = id
       places[#places + 1] = 'm' .. id
       places[#places + 1] = 'v' .. id
-      drop(id, v[5] and 'x' or '')
+      drop(id, v[5] and not v[4] and 'x' or '')
     end
-    some('HDEL', on, places)
-    some('HDEL', add, ids)
-    some('HDEL', st, ids)
-    if v[5] then some('SADD', rm, ids) end -- an agent was there, so it may run them
   end
 
+  -- Each kind of write is one command for all that it concerns.
+  if v[4] then redis.call('DEL', rm) end
+  if placed then
+    some('HDEL', add, known)
+    some('HSET', add, news)
+    if not v[4] then some('SREM', rm, placed) end
+  end
+  if dropped then
+    some('HDEL', add, dropped)
+    some('HDEL', st, dropped)
+    if v[5] and not v[4] then some('SADD', rm, dropped) end -- an agent was there, so it may run them
+  end
+  if placed then some('HSET', on, set) end
+  if dropped then some('HDEL', on, places) end
   if gen ~= ARGV[head + 7] or epoch ~= ARGV[head + 6] then
-    redis.call('HSET', H, 'epoch', ARGV[head + 6], 'gen', ARGV[head + 7], 'hash', ARGV[head + 8], 'body', ARGV[head + 9])
+    documents[#documents + 1] = head
     announce(host, ARGV[head + 10], ARGV[head + 6], ARGV[head + 7], ARGV[head + 8], '')
   end
-  if v[4] then -- the host has left the inventory: nobody waits for its agent
-    for _, id in ipairs(redis.call('SMEMBERS', rm)) do drop(id, '') end
-    redis.call('DEL', rm)
-    if redis.call('EXISTS', on) == 0 then
-      redis.call('DEL', st, add)
-      redis.call('ZREM', P .. 'seen', host)
-      redis.call('HDEL', P .. 'wanted', host)
-      redis.call('PEXPIRE', H, '691200000')
-    end
+  if v[4] then
+    gone[#gone + 1] = host
   else
     present[#present + 1] = '0'
     present[#present + 1] = host
@@ -102,14 +107,24 @@ local function commit(k)
 end
 
 local out = {}
-for k = 1, #hosts do
-  local fine, answer = pcall(commit, k)
-  if not fine then answer = {'ERR', type(answer) == 'table' and answer.err or tostring(answer)} end
-  out[k] = answer
+for k = 1, #hosts do out[k] = try(commit, k, undo) end
+
+-- Whatever fails here leaves the claims, so that all is done again; and no document stands that nobody was told of.
+flush(P)
+publish(P)
+for _, head in ipairs(documents) do
+  redis.call('HSET', P .. 'fact:' .. ARGV[head], 'epoch', ARGV[head + 6], 'gen', ARGV[head + 7], 'hash', ARGV[head + 8],
+    'body', ARGV[head + 9])
+end
+if #present > 0 then redis.call('ZADD', P .. 'seen', 'NX', unpack(present)) end
+for _, host in ipairs(gone) do
+  if redis.call('EXISTS', P .. 'on:' .. host) == 0 then
+    redis.call('DEL', P .. 'st:' .. host, P .. 'add:' .. host)
+    redis.call('ZREM', P .. 'seen', host)
+    redis.call('HDEL', P .. 'wanted', host)
+    redis.call('PEXPIRE', P .. 'fact:' .. host, '691200000')
+  end
 end
 some('ZREM', P .. 'leased', done)
 some('HDEL', P .. 'claims', done)
-if #present > 0 then redis.call('ZADD', P .. 'seen', 'NX', unpack(present)) end
-flush(P)
-publish(P)
 return out

@@ -12,6 +12,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local when = string.format('%.0f', now)
 local silent = now - ARGV[1]
 local heard, seen = {}, {}
+redis.call('ZCARD', P .. 'seen') -- it is written last: if that cannot be, nothing is
 
 local function all(key)
   local flat, out = redis.call('HGETALL', key), {}
@@ -19,8 +20,17 @@ local function all(key)
   return out
 end
 
+local function hear(host)
+  if heard[host] then return end
+  heard[host] = true
+  seen[#seen + 1] = when
+  seen[#seen + 1] = host
+end
+
+-- All is read and worked out before anything is written, so that a report that fails has changed nothing and can come again.
 local function report(head)
   local host, session, sequence = ARGV[head], ARGV[head + 1], ARGV[head + 2]
+  begin(host)
   local H, on, st, add, rm = P .. 'fact:' .. host, P .. 'on:' .. host, P .. 'st:' .. host, P .. 'add:' .. host, P .. 'rm:' .. host
   local v = redis.call('HMGET', H, 'session', 'seq', 'epoch', 'gen', 'hash')
   local seq = tonumber(v[2] or '-1')
@@ -29,15 +39,11 @@ local function report(head)
     if v[1] and (last > silent or v[1] == 'ffffffff-ffff-ffff-ffff-ffffffffffff') then return {0, 1, {}} end
     seq = -1
   end
-  if not heard[host] then
-    heard[host] = true
-    seen[#seen + 1] = when
-    seen[#seen + 1] = host
+  if tonumber(sequence) <= seq then
+    hear(host)
+    return {0, 0, {}}
   end
-  if tonumber(sequence) <= seq then return {0, 0, {}} end
   local aepoch, agen, ahash = ARGV[head + 5], ARGV[head + 6], ARGV[head + 7]
-  redis.call('HSET', H, 'session', session, 'seq', sequence, 'agent', ARGV[head + 3], 'caps', ARGV[head + 4],
-    'aepoch', aepoch, 'agen', agen, 'ahash', ahash, 'targets', ARGV[head + 8])
 
   local judge = {}
   local old, new = all(st), all(add)
@@ -82,13 +88,14 @@ local function report(head)
   local epoch, gen = v[3] or '', tonumber(v[4] or '0')
   agen = tonumber(agen)
   local current = aepoch == epoch and agen == gen and ahash == (v[5] or '') and epoch ~= ''
+  local acknowledged, had = false, {}
   if current then
     local removed = redis.call('SMEMBERS', rm)
     for _, id in ipairs(removed) do
       if put(P, id, host, '') then judge[#judge + 1] = id end
     end
     for id in pairs(new) do recount[id] = true end
-    if removed[1] or next(new) then redis.call('DEL', rm, add) end
+    acknowledged = removed[1] or next(new)
     new = {}
   end
   -- A version that is greater than ours belongs to a history that we have lost, and says nothing of our places.
@@ -98,7 +105,7 @@ local function report(head)
       local cepoch, cgen = string.match(places['m' .. id] or '', '|(%x+)|(%d+)|')
       -- Epochs before ours are behind every document of this one.
       if cepoch and (cepoch < epoch or agen >= tonumber(cgen)) then
-        redis.call('HDEL', add, id)
+        had[#had + 1] = id
         new[id] = nil
         recount[id] = true
       end
@@ -118,8 +125,6 @@ local function report(head)
   for id in pairs(old) do
     if not is[id] then dropped[#dropped + 1] = id end
   end
-  some('HSET', st, flat)
-  some('HDEL', st, dropped)
 
   for id in pairs(recount) do
     local rev, expected = string.match(places['m' .. id] or '', '^(-?%d+)|%x+|%d+|(%d+)$')
@@ -130,16 +135,22 @@ local function report(head)
       end
     end
   end
+
+  if acknowledged then redis.call('DEL', rm, add) end
+  some('HDEL', add, had)
+  some('HSET', st, flat)
+  some('HDEL', st, dropped)
+  redis.call('HSET', H, 'session', session, 'seq', sequence, 'agent', ARGV[head + 3], 'caps', ARGV[head + 4],
+    'aepoch', aepoch, 'agen', agen, 'ahash', ahash, 'targets', ARGV[head + 8])
+  hear(host)
   return {1, 0, judge}
 end
 
 local out, head = {}, 2
 while head <= #ARGV do
-  local fine, answer = pcall(report, head)
-  if not fine then answer = {'ERR', type(answer) == 'table' and answer.err or tostring(answer)} end
-  out[#out + 1] = answer
+  out[#out + 1] = try(report, head, undo)
   head = head + 10 + 3 * ARGV[head + 9]
 end
-some('ZADD', P .. 'seen', seen)
 flush(P)
+some('ZADD', P .. 'seen', seen)
 return out
