@@ -94,18 +94,20 @@ type way struct {
 }
 
 // NeedsTracing reports whether measuring with the given fields (those of the predicate and the decompositions) can only be
-// done by tracing on some system, and so is limited by MaxTTL.
+// done by tracing on some system, of hosts or of zones, and so is limited by MaxTTL.
 func (m *Metric) NeedsTracing(fields ...string) bool {
 	if m.Tracing {
 		return true
 	}
 	measured := false
 	for _, system := range systems {
-		counts := m.collects(system, false, fields)
-		if !counts && m.collects(system, true, fields) {
-			return true
+		for _, place := range []Place{Host, Zone} {
+			counts := m.collects(system, place, false, fields)
+			if !counts && m.collects(system, place, true, fields) {
+				return true
+			}
+			measured = measured || counts
 		}
-		measured = measured || counts
 	}
 	return !measured
 }
@@ -113,7 +115,9 @@ func (m *Metric) NeedsTracing(fields ...string) bool {
 // Together reports whether there is a host at all, whatever its system, that can give all of these fields at once.
 func (m *Metric) Together(fields ...string) bool {
 	return len(m.ways) == 0 || slices.ContainsFunc(systems, func(system string) bool {
-		return m.collects(system, false, fields) || m.collects(system, true, fields)
+		return slices.ContainsFunc([]Place{Host, Zone}, func(place Place) bool {
+			return m.collects(system, place, false, fields) || m.collects(system, place, true, fields)
+		})
 	})
 }
 
@@ -124,10 +128,11 @@ func (m *Metric) Measures(place Place, fields ...string) bool {
 	})
 }
 
-// collects reports whether there is a way on a system, one that traces or one that does not, to give all of these fields.
-func (m *Metric) collects(system string, traces bool, fields []string) bool {
+// collects reports whether there is a way on a system, one that traces or one that does not, to give all of these fields
+// of such a place.
+func (m *Metric) collects(system string, place Place, traces bool, fields []string) bool {
 	return slices.ContainsFunc(m.ways, func(w way) bool {
-		return w.traces == traces && (len(w.systems) == 0 || slices.Contains(w.systems, system)) && m.covers(w.fields, fields)
+		return w.traces == traces && slices.Contains(w.places, place) && (len(w.systems) == 0 || slices.Contains(w.systems, system)) && m.covers(w.fields, fields)
 	})
 }
 
@@ -257,9 +262,10 @@ type FileSource struct {
 	Table      `yaml:",inline"`
 }
 
-// The columns of ProcessSource: rss and vsize are in bytes, cpu_ns is the CPU time used so far, execname is at most 15
+// The columns of ProcessSource: rss and vsize are in bytes, cpu_ns is the CPU time used so far, cgroup is the path of its
+// cgroup, 255 bytes at most, pmodel is 32 or 64, the bits of its addresses, or unknown to who may not trace it, execname is at most 15
 // bytes on Linux, psargs is the arguments joined by spaces, 80 bytes at most.
-var ProcessColumns = []string{"pid", "ppid", "execname", "pexecname", "psargs", "rss", "vsize", "nthreads", "state", "uid", "cpu_ns"}
+var ProcessColumns = []string{"pid", "ppid", "execname", "pexecname", "psargs", "rss", "vsize", "nthreads", "state", "uid", "cpu_ns", "cgroup", "pmodel"}
 
 // ProcessSource gives a record for each process of the host.
 type ProcessSource struct {
@@ -326,7 +332,7 @@ type Filter struct {
 }
 
 // TraceSource is what a tracing program is compiled from. The compiler writes the program's frame, the scope, the
-// predicate and the aggregation; a definition gives expressions, which Lint compares with an allow-list of tokens.
+// predicate and the aggregation; a definition gives expressions, which Lint reads by a closed grammar of listed names.
 type TraceSource struct {
 	Clauses []Clause          `yaml:"clauses"`
 	Clean   []Clean           `yaml:"clean"`
@@ -386,6 +392,7 @@ const (
 	CTypeRunning CType = "running" // nsecs, which stands still for the thread while it is on no CPU: nsecs less it is CPU time
 	CTypeReadAt  CType = "readat"  // the number of an open file; 1 more than where the next read of it begins
 	CTypeWriteAt CType = "writeat" // the number of an open file; 1 more than where the next write to it begins
+	CTypeTCP     CType = "tcp"     // the number of an open file; 1 if it is a socket of TCP, so that an exit that requires it counts no others
 )
 
 // ArgumentBytes is how much there is of CTypeArguments.

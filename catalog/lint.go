@@ -292,6 +292,16 @@ func (l *linter) lintWhen(path string, w When) {
 			l.add(fmt.Sprintf("%s.files[%d]", path, i), "%s", reason)
 		}
 	}
+	for i, name := range w.Tracepoints {
+		if !tracepointName.MatchString(name) {
+			l.add(fmt.Sprintf("%s.tracepoints[%d]", path, i), "%q is not the category:name of a tracepoint", name)
+		}
+	}
+	for i, name := range w.USDT { // root opens it
+		if !ownProbeName.MatchString(name) {
+			l.add(fmt.Sprintf("%s.usdt[%d]", path, i), "%q is not path:provider:name, where the path goes straight down from /usr or /opt", name)
+		}
+	}
 }
 
 func (l *linter) versions(path, text string) {

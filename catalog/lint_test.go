@@ -314,6 +314,19 @@ var brokenDocuments = []broken{
 	{"running in D", "{thread: true, expr: timestamp}", "{thread: true, ctype: running, expr: nsecs}", "cannot be saved here", true},
 	{"the place in a file in D", "{thread: true, expr: timestamp}", "{thread: true, ctype: readat, expr: arg0}", "cannot be saved here", true},
 	{"a saved text of the kernel", "{key: [tid], expr: nsecs}", "{key: [tid], ctype: text, expr: arg0}", "a program's own probe", false},
+	{"another program's probe upwards", "tracepoint:raw_syscalls:sys_enter\"]\n            role", "usdt:/usr/../tmp/evil:a:b\"]\n            role", "not of a kind", true},
+	{"a place outside to look for a probe", "tracepoints: [", "usdt: [\"/dev/watchdog:a:b\"], tracepoints: [", "straight down from /usr or /opt", true},
+	{"a place upwards to look for a probe", "tracepoints: [", "usdt: [\"/usr/lib/../../tmp/fifo:a:b\"], tracepoints: [", "straight down from /usr or /opt", true},
+	{"a place to look for a probe, of a variant that does not trace", "{os: [linux], kernel", "{os: [linux], usdt: [\"/etc/shadow:a:b\"], kernel", "straight down from /usr or /opt", true},
+	{"a tracepoint's path", "tracepoints: [", "tracepoints: [\"../../x:y\", ", "category:name", true},
+	{"a member of anywhere", "{ctype: uint, expr: nsecs - $t0}", `{ctype: uint, expr: "((uint64 *)0xffffffff81000000)[0]"}`, "reads any memory", false},
+	{"characters of a number in D", "{ctype: str, expr: execname}", `{ctype: chars, expr: "args[1]->uio_offset"}`, "the member of a structure", false},
+	{"much memory", `strsize: "128"`, `bufsize: "65m"`, "which is the most", false},
+	{"more memory than numbers have", `strsize: "128"`, `dynvarsize: "999999999m"`, "which is the most", false},
+	{"a rate of a size", `strsize: "128"`, `cleanrate: "101"`, "one with hz", false},
+	{"foreign context for tenants", "tracepoint:raw_syscalls:sys_exit\"]\n            role", "tracepoint:block:block_rq_complete\"]\n            role", "is for operators", false},
+	{"foreign context for tenants in D", "syscall:::return", "io:::done", "is for operators", false},
+	{"whoever runs when a socket changes", "scope: map:cgroup", "scope: map:socket-cgroup", "a socket changes its state in whatever runs", false},
 	{"clean-up with a statement", "key: [args->pid]}", "key: [args->pid], if: \"1; exit()\"}", "neither statements", true},
 }
 
@@ -343,114 +356,6 @@ func TestMetricForTenantsNeedsAVariantForZones(t *testing.T) {
 	require.Contains(t, fmt.Sprint(Lint([]byte(text))), "no variant measures zones")
 	text = strings.Replace(text, "places: [host]", "places: [host, zone]", 1)
 	require.Contains(t, fmt.Sprint(Lint([]byte(text))), "pools belong to no zone")
-}
-
-func TestTracingExpressionsAreComparedWithTheAllowList(t *testing.T) {
-	for expr, reason := range map[string]string{
-		`system("id")`:                    "acts on the machine",
-		`signal(9)`:                       "acts on the machine",
-		`cat("x")`:                        "reads files",
-		`printf("x")`:                     "forges output",
-		`exit()`:                          "ends the program",
-		`str(arg0)`:                       "reads any memory",
-		`buf(arg0, 8)`:                    "reads any memory",
-		`reg("ip")`:                       "reads any memory",
-		`kstack`:                          "kernel or foreign code",
-		`cgroupid("x")`:                   "whether something exists",
-		`sizeof(pid)`:                     "changes the language",
-		`(struct task_struct)arg0`:        "changes the language",
-		`*arg0`:                           "reads any memory",
-		`pid + *arg0`:                     "reads any memory",
-		`(uint64)*arg0`:                   "reads any memory",
-		`mystery`:                         "not on the list",
-		`pid; exit()`:                     "neither statements",
-		`pid }`:                           "neither statements",
-		`@x`:                              "neither statements",
-		`pid = 1`:                         "neither statements",
-		`pid++`:                           "neither statements",
-		`pid // x`:                        "neither statements",
-		`pid /* x */`:                     "neither statements",
-		`"a\042"`:                         "neither statements",
-		"pid\n":                           "neither statements",
-		`#include`:                        "neither statements",
-		`$1`:                              "goes with the names",
-		`$target`:                         "goes with the names",
-		`$`:                               "goes with the names",
-		`(pid`:                            "parentheses",
-		`pid)`:                            "parentheses",
-		`)pid(`:                           "parentheses",
-		``:                                "1 to 300 bytes",
-		strings.Repeat("pid+", 100) + "1": "1 to 300 bytes",
-	} {
-		l := &linter{doc: new(document)}
-		l.lintTokens("x", expr, bpftraceLanguage, map[string]bool{"t0": true})
-		require.Contains(t, fmt.Sprint(l.issues), reason, expr)
-	}
-	for _, expr := range []string{
-		"nsecs - $t0", "args->nr_sector * 512", "(uint64)args->ret", "curtask->real_parent->comm", `comm != "x y"`,
-		"args->newstate == 1 && (args->oldstate == 2 || pid != 0)", "args->flags & 0x10000", "pid ? 1 : 0",
-	} {
-		l := &linter{doc: new(document)}
-		l.lintTokens("x", expr, bpftraceLanguage, map[string]bool{"t0": true})
-		require.Empty(t, l.issues, expr)
-	}
-	for expr, ok := range map[string]bool{
-		"copyinstr(arg0)": true, "copyinstr($t0)": true, "copyinstr(arg0, 9999999)": false, "copyinstr(pid)": false,
-		"fds[arg0].fi_fs": true, "curthread->t_procp->p_user.u_comm": true, "ustack()": false, "jstack(4)": false, "copyoutstr(0, 1, 2)": false,
-		"copyin(arg0, 8)": false, "stringof(arg0)": false, `args[0]->b_flags & B_READ ? "read" : "write"`: true, "raise(9)": false,
-		"copyinstr": false,
-	} {
-		l := &linter{doc: new(document)}
-		l.lintTokens("x", expr, dLanguage, map[string]bool{"t0": true})
-		require.Equal(t, ok, len(l.issues) == 0, "%s: %v", expr, l.issues)
-	}
-}
-
-// Everything that a tracer has and a definition may not say is refused with its reason, in both languages.
-func TestWhatActsReadsOrForgesIsRefused(t *testing.T) {
-	all := 0
-	for reason, names := range map[string]string{
-		"acts on the machine":                 "system signal signal_thread override write_user skboutput stop raise copyout copyoutstr freopen ftruncate breakpoint panic chill",
-		"reads files or changes the language": "cat include define import macro config struct union typedef inline translator pragma sizeof",
-		"forges output or ends the program":   "printf print printa join time strftime errorf warnf debugf exit trace tracemem clear zero delete trunc speculate commit discard",
-		"reads any memory":                    "str buf kaddr uaddr uptr kptr reg copyin kstr stringof",
-		"tells of kernel or foreign code":     "ksym usym kstack ustack stack jstack func ufunc mod umod",
-		"costs without bound":                 "unroll while for loop if else return",
-		"belongs to the program's frame":      "BEGIN END interval count sum avg min max hist lhist quantize lquantize llquantize stats self this",
-		"asks whether something exists":       "cgroupid cgroup_path path",
-	} {
-		for name := range strings.FieldsSeq(names) {
-			all++
-			for lang, language := range map[string]language{"bpftrace": bpftraceLanguage, "D": dLanguage} {
-				for _, form := range []string{name, name + "()", name + `("x", 1)`, "pid + " + name + "(arg0)", "pid ? " + name + " : 0", "args->x[" + name + "]"} {
-					l := &linter{doc: new(document)}
-					l.lintTokens("x", form, language, map[string]bool{"t0": true})
-					require.Contains(t, fmt.Sprint(l.issues), name+" is refused: it "+reason, "%s in %s", form, lang)
-				}
-			}
-		}
-	}
-	require.Len(t, refused, all, "and nothing else is on the list")
-	for lang, probes := range map[*language][]string{
-		&bpftraceLanguage: {
-			"BEGIN", "END", "interval:s:1", "watchpoint:0x1000:8:w", "asyncwatchpoint:f:8:w", "iter:task", "tracepoint:*:*", "tracepoint:syscalls:sys_enter_*",
-			"kprobe:f+0x10", "kprobe:*", "kretprobe:f*", "uprobe:/bin/sh:main", "uretprobe:/bin/sh:main", "usdt:/tmp/x:a:b", "usdt:*:a:b", "usdt:/usr/bin/x:*",
-			"usdt:/usr/bin/x:a:b, BEGIN", "software:faults:1", "hardware:cache-misses:1", "kfunc:f", "fentry:f", "rawtracepoint:x", "profile:us:1", "profile:hz:1000", "self:signal:SIGUSR1", "bench:x",
-			"tracepoint:a:b /1/ { exit(); } tracepoint:a:c", "tracepoint:a:b,tracepoint:a:c",
-		},
-		&dLanguage: {
-			"BEGIN", "END", "ERROR", "dtrace:::BEGIN", "fbt:::", "fbt::f:entry", "fbt:genunix::entry", "fbt:genunix:fop_*:entry", "sdt:::*", "pid$target:::entry", "pid123:a:b:entry", "plockstat*:::x",
-			"profile:::tick-1s", "profile:::profile-4999", "syscall:::*", "syscall::*:entry", "io:::", "mysql*:::*", "lockstat:::x", "cpc:::x", "syscall:::entry /1/ { exit(0); } syscall:::return", "*", "",
-		},
-	} {
-		for _, probe := range probes {
-			require.False(t, lang.probe.MatchString(probe), probe)
-		}
-	}
-	for _, option := range []string{"destructive", "defaultargs", "incdir", "libdir", "cpp", "define", "grabanon", "zone", "stackframes", "jstackstrsize", "Z", "w", "C"} {
-		require.NotContains(t, dLanguage.options, option)
-	}
-	require.Empty(t, bpftraceLanguage.options)
 }
 
 func TestDocumentsAreBounded(t *testing.T) {

@@ -5,45 +5,111 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // language is what a definition may say in one tracing language. Whatever is not allowed is refused; refused names the
 // reasons for what people might try.
 type language struct {
-	probe   *regexp.Regexp
-	program *regexp.Regexp // probes of programs, whose arguments may be addresses of their own text
-	names   []string       // builtin variables, functions and types
-	ctypes  []CType
-	saved   []CType // of what is saved, besides numbers
-	options []string
+	probe     *regexp.Regexp
+	program   *regexp.Regexp        // probes of programs, whose arguments may be addresses of their own text
+	own       *regexp.Regexp        // probes that run in the context of whoever causes them
+	names     []string              // builtin variables
+	task      []string              // those, and the structures, that tell of whoever runs
+	functions []string              // each is called
+	roots     map[string]structures // where the ways begin that may be followed
+	ctypes    []CType
+	saved     []CType        // of what is saved, besides numbers
+	options   map[string]int // and the most that each may be: bytes, or hz
 }
 
+// structures says what may be followed from a root: through pointers and structures to members that hold no pointer. Nothing
+// else leads to memory: not a number, whoever made it, and not what an index or an argument points at.
+type structures struct {
+	any     bool // any member, of structures whose types the probe gives
+	through []string
+	to      []string
+	set     []string // addresses, of which only can be asked whether they are set
+}
+
+// programPath is the way to a program whose probes definitions may name, straight down: a part of it is more than dots.
+const (
+	programPath = `/(usr|opt)(/[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*)+`
+	ownProbe    = programPath + `:[a-z0-9_]+:[a-z0-9_]+`
+)
+
+var (
+	tracepointName = regexp.MustCompile(`^[a-z0-9_]+:[a-z0-9_]+$`)
+	ownProbeName   = regexp.MustCompile(`^` + ownProbe + `$`)
+)
+
 var bpftraceLanguage = language{
-	probe:   regexp.MustCompile(`^tracepoint:[a-z0-9_]+:[a-z0-9_]+$|^profile:hz:([1-9][0-9]?|1[0-9]{2})$|^kprobe:[A-Za-z0-9_]+$|^kretprobe:[A-Za-z0-9_]+$|^usdt:/(usr|opt)/[A-Za-z0-9_./-]+:[a-z0-9_]+:[a-z0-9_]+$`),
+	probe:   regexp.MustCompile(`^tracepoint:[a-z0-9_]+:[a-z0-9_]+$|^profile:hz:([1-9][0-9]?|1[0-9]{2})$|^kprobe:[A-Za-z0-9_]+$|^kretprobe:[A-Za-z0-9_]+$|^usdt:` + ownProbe + `$`),
 	program: regexp.MustCompile(`^usdt:`),
+	own:     regexp.MustCompile(`^tracepoint:(syscalls|raw_syscalls|task):|^tracepoint:(sched:sched_(switch|prepare_exec|process_exec|process_exit|process_fork)|exceptions:page_fault_user|signal:signal_deliver|kvm:kvm_(entry|exit))$|^profile:|^usdt:`),
 	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeFSType, CTypeStack, CTypeSubsecond, CTypeArguments},
-	saved:   []CType{CTypeStr, CTypeChars, CTypeText, CTypeFSType, CTypeRunning, CTypeReadAt, CTypeWriteAt},
+	saved:   []CType{CTypeStr, CTypeChars, CTypeText, CTypeFSType, CTypeRunning, CTypeReadAt, CTypeWriteAt, CTypeTCP},
 	names: []string{
-		"nsecs", "pid", "tid", "uid", "gid", "cpu", "comm", "cgroup", "retval", "args", "curtask", "ntop",
+		"nsecs", "pid", "tid", "uid", "gid", "cpu", "comm", "cgroup", "retval",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
-		"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+	},
+	task:      []string{"pid", "tid", "uid", "gid", "comm", "cgroup", "curtask"},
+	functions: []string{"ntop"},
+	roots: map[string]structures{
+		"args": {any: true},
+		"curtask": {
+			through: []string{"real_parent", "parent", "group_leader", "signal", "live", "se", "sched_info", "mm", "ioac", "nsproxy", "pid_ns_for_children", "net_ns", "ns", "sched_info"},
+			to: []string{
+				"comm", "pid", "tgid", "flags", "exit_code", "exit_signal", "prio", "static_prio", "normal_prio", "policy", "start_time", "start_boottime",
+				"utime", "stime", "nvcsw", "nivcsw", "min_flt", "maj_flt", "counter", "nr_threads", "sum_exec_runtime", "nr_migrations", "run_delay", "pcount", "run_delay",
+				"total_vm", "hiwater_rss", "rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "inum",
+			},
+			set: []string{"group_exec_task", "group_exit_task"},
+		},
 	},
 }
 
 var dLanguage = language{
 	probe:   regexp.MustCompile(`^(syscall|io|proc|sched|tcp|udp|ip)::[A-Za-z0-9_-]*:[a-z0-9-]+$|^profile:::profile-([1-9][0-9]?|1[0-9]{2})$|^(mysql|postgres|node|httpd|php|python|ruby)\*:::[a-z0-9-]+$|^sdt:::[a-z0-9-]+$|^(fbt|sdt):[a-z0-9_]+:[A-Za-z0-9_]+:[a-z0-9_-]+$`),
 	program: regexp.MustCompile(`^(mysql|postgres|node|httpd|php|python|ruby)\*:::`),
+	own:     regexp.MustCompile(`^(syscall|proc):|^sched:::(on-cpu|off-cpu|remain-cpu|preempt|sleep)$|^profile:|^(mysql|postgres|node|httpd|php|python|ruby)\*:::|^fbt:genunix:fop_[a-z]+:|^fbt:sockfs:socket_[a-z]+:|^fbt:zfs:zvol_(read|write):|^fbt:sockfs:socket_accept:|^sdt:::(arc-hit|arc-miss|zvol-uio-start|zvol-uio-done)$`),
 	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeSubsecond},
 	saved:   []CType{CTypeStr, CTypeChars},
 	names: []string{
 		"timestamp", "vtimestamp", "walltimestamp", "execname", "pid", "ppid", "tid", "uid", "gid", "cpu", "zonename",
-		"probefunc", "probename", "probemod", "errno", "args", "curpsinfo", "curlwpsinfo", "curthread", "fds", "copyinstr", "lltostr",
-		"substr", "strjoin", "strtok", "inet_ntoa", "inet_ntoa6", "NULL", "B_READ", "B_WRITE",
+		"probefunc", "probename", "probemod", "errno", "NULL", "B_READ", "B_WRITE",
 		"arg0", "arg1", "arg2", "arg3", "arg4", "arg5", "arg6", "arg7", "arg8", "arg9",
-		"int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t",
 	},
-	options: []string{"strsize", "dynvarsize", "aggsize", "bufsize", "cleanrate"},
+	task:      []string{"execname", "pid", "ppid", "tid", "uid", "gid", "curpsinfo", "curlwpsinfo", "curthread", "fds"},
+	functions: []string{"copyinstr", "lltostr", "substr", "strjoin", "strtok"},
+	roots: map[string]structures{
+		"args":        {any: true},
+		"fds":         {to: []string{"fi_name", "fi_dirname", "fi_pathname", "fi_offset", "fi_fs", "fi_mount", "fi_oflags"}},
+		"curpsinfo":   {to: []string{"pr_pid", "pr_ppid", "pr_pgid", "pr_sid", "pr_uid", "pr_euid", "pr_gid", "pr_egid", "pr_taskid", "pr_projid", "pr_poolid", "pr_zoneid", "pr_contract", "pr_nlwp", "pr_dmodel", "pr_fname", "pr_psargs"}},
+		"curlwpsinfo": {to: []string{"pr_flag", "pr_lwpid", "pr_stype", "pr_state", "pr_sname", "pr_nice", "pr_syscall", "pr_pri", "pr_clname", "pr_onpro", "pr_bindpro"}},
+		"curthread": {
+			through: []string{"t_procp", "p_parent", "p_user"},
+			to:      []string{"t_pri", "t_tid", "t_start", "p_mstart", "p_lwpcnt", "p_ppid", "u_comm", "u_psargs"},
+		},
+	},
+	options: map[string]int{"strsize": 4 << 10, "dynvarsize": 64 << 20, "aggsize": 64 << 20, "bufsize": 64 << 20, "cleanrate": 1000},
+}
+
+// optionPattern is how an option's value is spelled: a size, or a rate.
+var optionPattern = regexp.MustCompile(`^([1-9][0-9]{0,8})(k|m|hz)?$`)
+
+// badOption says what is wrong with an option's value, "" for nothing.
+func badOption(name, value string, most int) string {
+	match := optionPattern.FindStringSubmatch(value)
+	if match == nil || (match[2] == "hz") != (name == "cleanrate") {
+		return "it is a number with k or m, and cleanrate one with hz"
+	}
+	n, _ := strconv.Atoi(match[1]) // it has at most nine digits
+	if n*map[string]int{"": 1, "hz": 1, "k": 1 << 10, "m": 1 << 20}[match[2]] > most {
+		return fmt.Sprintf("it is more than %d, which is the most", most)
+	}
+	return ""
 }
 
 // refused are names for which an author should learn the reason.
@@ -53,7 +119,7 @@ var refused = func() map[string]string {
 		"acts on the machine":                 "system signal signal_thread override write_user skboutput stop raise copyout copyoutstr freopen ftruncate breakpoint panic chill",
 		"reads files or changes the language": "cat include define import macro config struct union typedef inline translator pragma sizeof",
 		"forges output or ends the program":   "printf print printa join time strftime errorf warnf debugf exit trace tracemem clear zero delete trunc speculate commit discard",
-		"reads any memory":                    "str buf kaddr uaddr uptr kptr reg copyin kstr stringof",
+		"reads any memory":                    "str buf kaddr uaddr uptr kptr reg copyin kstr stringof inet_ntoa inet_ntoa6 alloca bcopy",
 		"tells of kernel or foreign code":     "ksym usym kstack ustack stack jstack func ufunc mod umod",
 		"costs without bound":                 "unroll while for loop if else return",
 		"belongs to the program's frame":      "BEGIN END interval count sum avg min max hist lhist quantize lquantize llquantize stats self this",
@@ -77,10 +143,10 @@ func (l *linter) lintTrace(path string, v *Variant, t *TraceSource, lang languag
 		l.add(path, "it needs when: command dtrace")
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Options)) {
-		if !slices.Contains(lang.options, name) {
-			l.add(path+".options."+name, "the option is not one of %v", lang.options)
-		} else if !regexp.MustCompile(`^[0-9]{1,6}(k|m|hz)?$`).MatchString(t.Options[name]) {
-			l.add(path+".options."+name, "it is a number with k, m or hz")
+		if most, known := lang.options[name]; !known {
+			l.add(path+".options."+name, "the option is not one of %v", slices.Sorted(maps.Keys(lang.options)))
+		} else if reason := badOption(name, t.Options[name], most); reason != "" {
+			l.add(path+".options."+name, "%s", reason)
 		}
 	}
 	if n := len(t.Clauses); n == 0 || n > 64 {
@@ -108,6 +174,7 @@ func (l *linter) lintTrace(path string, v *Variant, t *TraceSource, lang languag
 			}
 		}
 		l.lintClause(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang, saved)
+		l.lintContext(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang)
 		counts = counts || c.Role == Event || c.Role == Exit
 	}
 	if !counts {
@@ -139,6 +206,41 @@ func (l *linter) lintProbe(path string, v *Variant, probe string, lang language)
 	if name, ok := strings.CutPrefix(probe, "usdt:"); ok && !slices.Contains(v.When.USDT, name) {
 		l.add(path, "the probe %s is missing from the variant's when", name)
 	}
+}
+
+// lintContext keeps from tenants what runs in foreign context: an interrupt borrows whatever process runs at the moment, so that
+// this one's zone, name and numbers say nothing of whom the event concerns.
+func (l *linter) lintContext(path string, v *Variant, c *Clause, lang language) {
+	if l.doc.Visibility != "tenant" || !slices.Contains(v.Places, Zone) {
+		return
+	}
+	if v.Scope == ScopeSocketCgroup { // the socket says whose it is; but only in connect the current process is the one that uses it
+		for _, expr := range c.expressions() {
+			for _, name := range lang.task {
+				if c.If != "args->newstate == 2" && slices.Contains(token.FindAllString(expr, -1), name) {
+					l.add(path, "%s is refused: a socket changes its state in whatever runs at the moment; if: args->newstate == 2 is the process that connects", name)
+				}
+			}
+		}
+		return
+	}
+	for i, probe := range c.Probes {
+		if !lang.own.MatchString(probe) {
+			l.add(fmt.Sprintf("%s.probes[%d]", path, i), "the probe %q is for operators: it is none of those that are known to run in the context of whoever causes them", probe)
+		}
+	}
+}
+
+// expressions gives all that a clause evaluates.
+func (c *Clause) expressions() []string {
+	list := append([]string{c.If, c.Value}, c.At...)
+	for _, save := range c.Save {
+		list = append(append(list, save.Expr, save.Of), save.Key...)
+	}
+	for _, f := range c.Fields {
+		list = append(list, f.Expr)
+	}
+	return list
 }
 
 func (l *linter) lintClause(path string, v *Variant, c *Clause, lang language, saved map[string]Save) {
@@ -216,8 +318,8 @@ func (l *linter) lintSave(path string, v *Variant, c *Clause, save Save, lang la
 	if save.CType == CTypeText && (!argument.MatchString(save.Expr) || slices.ContainsFunc(c.Probes, func(probe string) bool { return !lang.program.MatchString(probe) })) {
 		l.add(path+".expr", "%q is refused: a text is an argument of a program's own probe", save.Expr)
 	}
-	if save.CType == CTypeChars && !charsOf.MatchString(save.Expr) {
-		l.add(path+".expr", "%q is refused: characters are the member of a structure of curtask, curthread or args", save.Expr)
+	if save.CType == CTypeChars {
+		l.lintChars(path+".expr", save.Expr, lang)
 	}
 	if save.Of != "" {
 		if !save.Thread || !slices.Contains(lang.ctypes, CTypeFSType) {
@@ -295,9 +397,7 @@ func (l *linter) lintTraceField(path, name string, f TraceField, c *Clause, lang
 			l.add(path, "only the probes that programs bring along have texts of their own")
 		}
 	case CTypeChars:
-		if !charsOf.MatchString(f.Expr) {
-			l.add(path+".expr", "%q is refused: characters are the member of a structure of curtask, curthread or args", f.Expr)
-		}
+		l.lintChars(path+".expr", f.Expr, lang)
 	}
 	l.lintTokens(path+".expr", f.Expr, lang, usable)
 }
@@ -305,72 +405,16 @@ func (l *linter) lintTraceField(path, name string, f TraceField, c *Clause, lang
 // charsOf is what leads to an array of characters: a way that begins at the current thread or an argument of known type.
 var charsOf = regexp.MustCompile(`^(curtask|curthread|args|args\[[0-9]\](\[0\])?)((->|\.)[a-z][a-z0-9_]*)+$`)
 
-// token is the grammar of expressions: names, $names, numbers, plain string constants, operators, spaces.
-var (
-	token       = regexp.MustCompile(`^(?:[A-Za-z_][A-Za-z0-9_]*|\$[A-Za-z0-9_]*|0x[0-9a-fA-F]+|[0-9]+|"[A-Za-z0-9_. ?-]*"|->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>?:()\[\],.]| +)`)
-	intType     = regexp.MustCompile(`^u?int(8|16|32|64)(_t)?$`)
-	tokenName   = regexp.MustCompile(`^[A-Za-z_]`)
-	copyinstrOf = regexp.MustCompile(`^copyinstr\((arg[0-9]|\$[a-z][a-z0-9_]*)\)`)
-)
+// charMembers are arrays of characters, and names that never go away. D reads the text at whatever it is given, also at a
+// number that a program has chosen.
+var charMembers = []string{"u_comm", "u_psargs", "vnop_name"}
 
-// lintTokens compares an expression with the language's allow-list. saved holds the names that $ may be put before.
-func (l *linter) lintTokens(path, expr string, lang language, saved map[string]bool) {
-	if expr == "" || len(expr) > 300 {
-		l.add(path, "an expression has from 1 to 300 bytes")
-		return
-	}
-	before, cast := "", false // the token before this one, spaces aside, and whether it ends a cast
-	open := 0
-	for rest := expr; rest != ""; {
-		text := token.FindString(rest)
-		if text == "" || strings.HasPrefix(rest, "//") || strings.HasPrefix(rest, "/*") || strings.HasPrefix(rest, "++") || strings.HasPrefix(rest, "--") {
-			l.add(path, "%q is refused: an expression has neither statements, assignments, comments, maps nor escapes", firstRune(rest))
-			return
-		}
-		switch {
-		case text[0] == ' ':
-			rest = rest[len(text):]
-			continue
-		case text[0] == '$' && !saved[text[1:]]:
-			l.add(path, "%q is refused: $ goes with the names of what is saved and required", text)
-		case tokenName.MatchString(text) && before != "->" && before != ".":
-			l.lintName(path, text, rest, lang)
-		case text == "*" && (cast || before == "" || strings.ContainsAny(before[len(before)-1:], "(,[?:!~&|^<>=+-*/%")):
-			l.add(path, `"*" is refused: a pointer that is followed reads any memory`)
-		case text == "(" || text == "[":
-			open++
-		case text == ")" || text == "]":
-			open--
-		}
-		if open < 0 {
-			break
-		}
-		cast = text == ")" && isType(before)
-		before, rest = text, rest[len(text):]
-	}
-	if open != 0 {
-		l.add(path, "its parentheses do not match")
+func (l *linter) lintChars(path, expr string, lang language) {
+	last := expr[strings.LastIndexAny(expr, ">.")+1:]
+	if !charsOf.MatchString(expr) || lang.isD() && !slices.Contains(charMembers, last) {
+		l.add(path, "%q is refused: characters are the member of a structure of curtask, curthread or args", expr)
 	}
 }
 
-func (l *linter) lintName(path, name, rest string, lang language) {
-	switch {
-	case name == "copyinstr" && slices.Contains(lang.names, name) && !copyinstrOf.MatchString(rest):
-		l.add(path, "copyinstr is refused but for an argument of the probe, or what was saved of one")
-	case slices.Contains(lang.names, name):
-	case refused[name] != "":
-		l.add(path, "%s is refused: it %s", name, refused[name])
-	default:
-		l.add(path, "%s is refused: it is not on the list of what definitions may use", name)
-	}
-}
-
-// isType reports whether a token is the name of an integer type.
-func isType(name string) bool { return intType.MatchString(name) }
-
-func firstRune(s string) string {
-	for _, r := range s {
-		return string(r)
-	}
-	return ""
-}
+// isD tells the languages apart where they give the same words different meanings.
+func (lang language) isD() bool { return slices.Contains(lang.functions, "copyinstr") }

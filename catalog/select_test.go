@@ -113,6 +113,9 @@ func TestMetricWithBothKindsOfVariantsTracesOnlyForFieldsThatNeedIt(t *testing.T
 	require.False(t, m.NeedsTracing("disk", "hostname"))
 	require.True(t, m.NeedsTracing("disk", "latency"))
 	require.True(t, m.NeedsTracing("size"), "one system has it without, another has not")
+	m.ways = append(m.ways, way{[]string{"linux"}, []Place{Zone}, true, []string{"disk"}})
+	require.True(t, m.NeedsTracing(), "of a host it is had without, of a zone it is not")
+	m.ways = m.ways[:3]
 
 	require.True(t, m.Measures(Host, "latency", "disk"))
 	require.True(t, m.Measures(Zone, "size", "hostname"))

@@ -19,17 +19,19 @@ $GO vet ./...
 say staticcheck
 $GO tool staticcheck ./...
 
-say "builds for illumos (the agent and the client) and darwin"
-GOOS=illumos $GO vet ./cmd/iapi ./agent/... ./collectors/... ./targets ./catalog ./identity
-GOOS=illumos $GO build -o /dev/null ./cmd/iapi
-GOOS=darwin $GO build ./...
+say "builds for illumos (the agent and the client)"
+GOOS=illumos GOARCH=amd64 $GO vet ./cmd/iapi ./agent/... ./collectors/... ./targets ./catalog ./identity
+program=$(mktemp)
+trap 'rm -f "$program"' EXIT
+CGO_ENABLED=0 GOOS=illumos GOARCH=amd64 $GO build -o "$program" ./cmd/iapi
+$GO run ./tests/illumos "$program"
 
 say "go.mod is tidy"
 $GO mod tidy -diff
 
 say "generated code is current"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work" "$program"' EXIT
 git ls-files -z -co --exclude-standard | xargs -0 cp --parents -t "$work" 2>/dev/null || true
 (cd "$work" && $GO generate ./...)
 changed=$(git ls-files -co --exclude-standard '*.go' '*.json' '*.graphql' '*.md' | while read -r f; do

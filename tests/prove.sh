@@ -104,6 +104,7 @@ for step in $STEPS; do
       ;;
     tests)
       page tests "All other tests at full counts"
+      shows tests "All that builds on Linux builds for darwin too" '.' env GOOS=darwin $GO build ./...
       shows tests "All packages, with the race detector" '^(ok|FAIL|---)' \
         $GO test -race -timeout 2h -count 1 -p 1 $($GO list ./... | grep -Ev '/tests/(faults|kill)$')
       ;;

@@ -35,7 +35,7 @@ type metricsShowCmd struct {
 	Name      string `arg:"" optional:"" help:"Show this metric with its fields."`
 	Module    string `help:"Only this module, for example disk."`
 	Collector string `enum:",kstat,procfs,zfs,dtrace" default:"" help:"Only metrics that this collector can give: kstat, procfs, zfs or dtrace."`
-	Missing   bool   `help:"Instead: the metrics of Cloud Analytics 1.0 and their fields that do not come with this program, or that this machine cannot collect, and why; asks no server."`
+	Missing   bool   `help:"Instead: the metrics of Cloud Analytics 1.0 and their fields that do not come with this program, or that this machine cannot collect of hosts or of zones, and why; asks no server."`
 }
 
 type metricView struct {
@@ -116,21 +116,34 @@ func (c metricsShowCmd) missing(ctx context.Context, s streams) error {
 	}
 	defer tracer.Close() // it runs nothing
 	_, untraced := tracer.Ready(ctx)
-	missing := own.Missing(measuring.New(measuring.Options{Tracer: tracer}).Platform(ctx))
+	platform := measuring.New(measuring.Options{Tracer: tracer}).Platform(ctx)
+	missing := own.Missing(platform)
 	return c.print(s.out, missing, func(w io.Writer) {
-		t := newTable(w, "METRIC", "FIELDS", "WHAT", "WHY NOT")
-		whole := 0
+		t := newTable(w, "METRIC", "OF A", "FIELDS", "WHAT", "WHY NOT")
+		whole, partly := map[string]bool{}, map[string]bool{}
 		for _, m := range missing {
 			fields := "all"
-			if m.Fields != nil {
+			switch {
+			case m.Unproven:
+				fields = "none, but unproven"
+			case m.Fields != nil:
 				fields = strings.Join(m.Fields, " ")
-			} else {
-				whole++
+			case m.Whole:
+				whole[m.Name] = true
+			default:
+				partly[m.Name] = true
 			}
-			t.row(m.Name, fields, m.Label, m.Why)
+			places := make([]string, len(m.Places))
+			for i, place := range m.Places {
+				places[i] = string(place)
+			}
+			t.row(m.Name, strings.Join(places, " "), fields, m.Label, m.Why)
 		}
 		t.flush()
-		fmt.Fprintf(w, "\n%d of the %d metrics of Cloud Analytics 1.0.\n", whole, len(catalog.CA1()))
+		fmt.Fprintf(w, "\n%d of the %d metrics of Cloud Analytics 1.0 cannot be had here, and %d only of a host or only of a zone.\n", len(whole), len(catalog.CA1()), len(partly))
+		if platform.OS == "illumos" {
+			fmt.Fprintln(w, "\nIAPI is tested on Linux: what measures illumos was compared with recorded output, and never run.")
+		}
 		if untraced != nil {
 			fmt.Fprintf(w, "\nNothing can be traced here: %s.\n", untraced.Message)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -62,9 +63,21 @@ func TestMissingNeedsNoServer(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &missing))
 	require.NotEmpty(t, missing)
 	for _, m := range missing {
-		require.NotEqual(t, "cpu.loadavg1", m.Name)
 		require.NotEmpty(t, m.Why)
+		require.NotEmpty(t, m.Places)
+		if m.Name == "cpu.loadavg1" && runtime.GOOS == "linux" {
+			require.Equal(t, []catalog.Place{catalog.Zone}, m.Places, "the host has one")
+			require.False(t, m.Whole)
+		}
 	}
+	code, out, errs = runCLI(t, "", "metrics", "--missing")
+	require.Zero(t, code, errs)
+	if runtime.GOOS == "linux" {
+		require.Regexp(t, `(?m)^cpu\.loadavg1 +zone +all +1-minute load average +the kernel keeps one`, out)
+		require.Regexp(t, `(?m)^ldapjs\.ops +host zone +all `, out)
+		require.Regexp(t, `(?m)^zfs\.arc_ops +zone +all `, out)
+	}
+	require.Regexp(t, `\n\d+ of the 77 metrics of Cloud Analytics 1\.0 cannot be had here, and \d+ only of a host or only of a zone\.`, out)
 	code, _, _ = runCLI(t, "", "metrics", "cpu.usage", "--missing")
 	require.Equal(t, exitUsage, code)
 }

@@ -151,6 +151,9 @@ func BenchmarkMetric(b *testing.B) {
 		{"tcp.connects", `{"eq":["rport","1"]}`, []string{"raddr", "rport"}, connect},
 		{"tcp.connects", `{"eq":["execname","nobody"]}`, []string{"execname", "latency"}, connect},
 		{"tcp.accepts", `{"eq":["rport","1"]}`, []string{"raddr"}, connect},
+		{"tcp.accepts", `{"eq":["execname","nobody"]}`, []string{"execname", "pid"}, connect},
+		{"cpu.waittime", `{}`, nil, func() { time.Sleep(time.Microsecond) }}, // nothing can be dropped of it
+		{"vm.thread_samples", `{"lt":["subsecond",0]}`, []string{"subsecond"}, spin},
 	} {
 		if c.metric[:3] == "vm." && guest == nil || c.event == nil {
 			continue

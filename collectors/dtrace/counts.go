@@ -18,6 +18,7 @@ import (
 type snapshot struct {
 	second int64
 	zones  map[uuid.UUID]*counts
+	lost   int64 // events of any zone that were not counted, for want of room
 }
 
 // counts is what one zone, or the host, has. A nil one has nothing.
@@ -80,6 +81,7 @@ func merge(all []*snapshot, compiled *program.Program) *snapshot {
 	}
 	sum := &snapshot{second: all[len(all)-1].second, zones: map[uuid.UUID]*counts{}}
 	for _, s := range all {
+		sum.lost += s.lost
 		for id, c := range s.zones {
 			into := sum.zones[id]
 			if into == nil {

@@ -255,7 +255,7 @@ func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
 	compiled, err := program.Compile(program.Wish{
 		Definition: p.request.Definition, Variant: p.variant, Predicate: p.request.Predicate,
 		Decompositions: p.request.Decompositions, Whole: p.request.WholeHost, Zones: p.allowed(),
-		Hostname: e.opts.Hostname, Devices: e.devices,
+		Hostname: e.opts.Hostname, Devices: e.devices, Threads: e.threads(),
 	})
 	if err != nil {
 		return nil, err
@@ -296,6 +296,19 @@ func (e *Engine) acquire(ctx context.Context, p *probe) (*running, error) {
 		return nil, collect.Errorf(collect.Failed, "keep the tracer to its zones: %w", err)
 	}
 	return r, nil
+}
+
+// threads is how many threads this machine has, 0 where it does not tell.
+func (e *Engine) threads() int {
+	text, err := os.ReadFile(filepath.Join(e.opts.Proc, "loadavg")) // such as 0.88 1.15 1.67 1/124 13965
+	if err != nil {
+		return 0
+	}
+	var running, all int
+	if fields := strings.Fields(string(text)); len(fields) == 5 {
+		_, _ = fmt.Sscanf(fields[3], "%d/%d", &running, &all) // what is not there stays 0
+	}
+	return all
 }
 
 // join adds the probe to the program of its key; start tells that it is to be started.

@@ -27,6 +27,12 @@ import (
 	"iapi/measure"
 )
 
+func init() {
+	if os.Getenv(helperEnv) == "become" {
+		runtime.LockOSThread() // so that main is the process's first thread
+	}
+}
+
 // helperEnv makes the test binary a program that does what a test wants to be traced.
 const helperEnv = "IAPI_DTRACE_HELPER"
 
@@ -36,6 +42,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "agent":
 		agentHelper()
+	case "become":
+		done := make(chan struct{})
+		go func() { must(syscall.Exec("/bin/true", []string{"true"}, nil)) }() // in another thread than the first, which init took
+		<-done
 	default:
 		runtime.LockOSThread()
 		in := bufio.NewScanner(os.Stdin)
@@ -115,6 +125,9 @@ func obey(command string) {
 		each(n(f.Read(make([]byte, 8))))
 		each(n(f.Read(make([]byte, 9))))
 		each(n(unix.Preadv(int(f.Fd()), [][]byte{make([]byte, 10)}, 7003)))
+		each(n(unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 10)}, 9003, 0)))
+		each(n(unix.Pwritev2(int(f.Fd()), [][]byte{make([]byte, 10)}, 9004, 0)))
+		each(n(unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 10)}, -1, 0)))
 		must(f.Close())
 		f = at(os.O_RDWR | os.O_APPEND)
 		each(n(f.Read(make([]byte, 11))))
@@ -122,6 +135,14 @@ func obey(command string) {
 		must(f.Close())
 	case "exec":
 		must(exec.Command("/bin/true").Run())
+	case "become": // so many processes of which another thread than the first one becomes another program
+		n, err := strconv.Atoi(rest)
+		must(err)
+		for range n {
+			become := exec.Command(os.Args[0])
+			become.Env = append(os.Environ(), helperEnv+"=become")
+			must(become.Run())
+		}
 	case "threads":
 		n, err := strconv.Atoi(rest)
 		must(err)

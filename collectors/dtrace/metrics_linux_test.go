@@ -48,7 +48,7 @@ func chosen(t testing.TB, e *Engine, r collect.Request) collect.Probe {
 	t.Helper()
 	v, err := r.Definition.Select(catalog.Platform{
 		OS: "linux", Arch: "amd64", Kernel: "6.18", Cgroup: "hybrid", Bpftrace: "0.17.0",
-		Tracepoint: func(string) bool { return true }, File: func(string) bool { return true }, USDT: collect.HasUSDT,
+		Tracepoint: func(string) bool { return true }, USDT: collect.HasUSDT, // and no files, of which no tracing is asked
 	}, catalog.Host, r.Fields())
 	require.NoError(t, err)
 	p, err := e.Open(t.Context(), r, v)

@@ -2,7 +2,9 @@ package dtrace
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,7 +98,7 @@ func (p *probe) rewind(second int64) {
 	defer p.mu.Unlock()
 	for i, s := range p.pending {
 		if s.second > second {
-			p.pending[i] = &snapshot{second: second, zones: s.zones}
+			p.pending[i] = &snapshot{second: second, zones: s.zones, lost: s.lost}
 		}
 	}
 }
@@ -147,6 +149,7 @@ func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, erro
 	p.result.Samples, p.result.Failures, p.result.Primed = p.result.Samples[:0], p.result.Failures[:0], !p.primed
 	var every int64
 	p.result.Notice, every = p.run.noticed()
+	p.result.Notice = joined(p.result.Notice, p.run.dropped())
 	p.result.Every = time.Duration(every) * time.Second
 	end := at.Unix()
 	late := false
@@ -167,6 +170,9 @@ func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, erro
 		return p.result, nil
 	}
 	merged := merge(all, p.run.compiled)
+	if merged.lost > 0 {
+		p.result.Notice = joined(p.result.Notice, fmt.Sprintf("%d events are not in the data: more were under way at once than the program can remember, which is %d", merged.lost, p.run.compiled.MapKeys))
+	}
 	if p.request.WholeHost {
 		p.sample(merged, uuid.Nil, late)
 		return p.result, nil
@@ -185,6 +191,11 @@ func (p *probe) Collect(ctx context.Context, at time.Time) (collect.Result, erro
 	return p.result, nil
 }
 
+// joined puts what there is to tell into one text.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), "; ")
+}
+
 func (r *running) lacksRoom(id uuid.UUID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -198,7 +209,7 @@ func (p *probe) refuse(id uuid.UUID, e *collect.Error) {
 func (p *probe) sample(s *snapshot, id uuid.UUID, late bool) {
 	before := len(p.result.Samples)
 	p.result.Samples = s.zones[id].samples(p.result.Samples, p.run.compiled, id)
-	if late {
+	if late || s.lost > 0 {
 		for i := before; i < len(p.result.Samples); i++ {
 			p.result.Samples[i].Partial = true
 		}

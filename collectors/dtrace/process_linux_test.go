@@ -81,9 +81,9 @@ func TestOffsetsOfReadsAndWrites(t *testing.T) {
 	all := chosen(t, e, wish(definition(t, "fs.logical_rwops"), fmt.Sprintf(`{"and":[{"eq":["pid","%d"]},{"eq":["fstype","%s"]}]}`, h.cmd.Process.Pid, fsTypeOf(t, filepath.Dir(file))), "optype", "offset"))
 	h.do("offsets " + file)
 	sum := drained(t, all)
-	require.Equal(t, map[string]float64{"read": 5, "write": 5}, sum.sums)
+	require.Equal(t, map[string]float64{"read": 7, "write": 6}, sum.sums)
 	require.Equal(t, map[string]int64{
-		"read[0,0]": 1, "read[77,77]": 1, "read[85,85]": 1, "read[7000,7099]": 2,
-		"write[0,0]": 1, "write[4000,4099]": 1, "write[7000,7099]": 1, "write[8100,8199]": 1, "write[12000,12999]": 1,
+		"read[0,0]": 2, "read[77,77]": 1, "read[85,85]": 1, "read[7000,7099]": 2, "read[9000,9099]": 1,
+		"write[0,0]": 1, "write[4000,4099]": 1, "write[7000,7099]": 1, "write[8100,8199]": 1, "write[9000,9099]": 1, "write[12000,12999]": 1,
 	}, sum.buckets)
 }

@@ -308,7 +308,7 @@ func (r *running) setEvery(seconds int64) error {
 
 // deliver takes an interval from the tracer's output and gives it to all probes.
 func (r *running) deliver(i output.Interval) {
-	s := &snapshot{second: i.Second, zones: make(map[uuid.UUID]*counts, len(i.Totals))}
+	s := &snapshot{second: i.Second, zones: make(map[uuid.UUID]*counts, len(i.Totals)), lost: i.Lost}
 	for text, total := range i.Totals {
 		if zone, name, known := r.zoneOf(text); known {
 			s.zones[zone] = newCounts(r.compiled, name, total)
@@ -334,6 +334,20 @@ func (r *running) deliver(i output.Interval) {
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// dropped is what DTrace said last of events that it has lost, "" for nothing. It ends with the program.
+func (r *running) dropped() string {
+	if r.compiled.Language != program.D || r.proc == nil {
+		return ""
+	}
+	last := ""
+	for line := range strings.Lines(r.proc.says.String()) {
+		if strings.Contains(line, " drop") {
+			last = strings.TrimSpace(line)
+		}
+	}
+	return last
 }
 
 // zoneOf reads the zone of a row: its number in a bpftrace program, its name in D. The whole host is 0, or nothing.

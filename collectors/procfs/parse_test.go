@@ -117,7 +117,7 @@ func FuzzParseStat(f *testing.F) {
 		if !p.parseStat(text) {
 			return
 		}
-		p.ends[colUID], p.ends[colPsargs] = len(p.text), len(p.text)
+		p.ends[colUID], p.ends[colPsargs], p.ends[colCgroup] = len(p.text), len(p.text), len(p.text)
 		p.cut()
 		require.Equal(t, "12", string(p.cols[colPID]))
 		require.True(t, strings.Contains(string(text), "("+string(p.cols[colExecname])+")"))

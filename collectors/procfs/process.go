@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,14 +29,19 @@ const (
 	colState
 	colUID
 	colCPU
+	colCgroup
+	colModel
 	columns
 )
 
 // nsPerTick is what /proc/<pid>/stat counts CPU time in: 1/100 s on every Linux.
 const nsPerTick = 10_000_000
 
-// maxPsargs bounds the arguments, as psinfo does on illumos.
-const maxPsargs = 80
+// maxPsargs bounds the arguments, as psinfo does on illumos; maxCgroup bounds the path of a cgroup, which may be very deep.
+const (
+	maxPsargs = 80
+	maxCgroup = 255
+)
 
 // processTable reads /proc for all probes together; one reading serves all that may have one of its age.
 type processTable struct {
@@ -52,14 +58,19 @@ type processTable struct {
 	has     wants // what the last reading has read
 }
 
+// all reports whether everything that is wanted is there.
+func (has wants) all(w wants) bool {
+	return (has.psargs || !w.psargs) && (has.uid || !w.uid) && (has.cgroup || !w.cgroup) && (has.model || !w.model)
+}
+
 // wants says which files are read besides stat, which costs as much again each.
-type wants struct{ psargs, uid, cgroup bool }
+type wants struct{ psargs, uid, cgroup, model bool }
 
 // process is one process of the last reading.
 type process struct {
 	pid   int
 	dir   string
-	files struct{ stat, cmdline, cgroup string }
+	files struct{ stat, cmdline, cgroup, auxv string }
 	tick  uint64
 	id    [16]byte // pid and start time, which nobody else ever has
 	ppid  int
@@ -79,7 +90,7 @@ type membership struct {
 
 // join adds a probe that reads the given columns, by zone or not.
 func (t *processTable) join(slots map[string]int, byZone bool) (*membership, error) {
-	m := &membership{row: make([][]byte, len(slots)), byPath: map[string]*source{}, wants: wants{cgroup: byZone}}
+	m := &membership{row: make([][]byte, len(slots)), byPath: map[string]*source{}}
 	known := 0
 	for i, name := range catalog.ProcessColumns {
 		slot, used := slots[name]
@@ -93,7 +104,8 @@ func (t *processTable) join(slots map[string]int, byZone bool) (*membership, err
 	if known != len(slots) {
 		return nil, errors.New("a column is none of a process")
 	}
-	m.wants.psargs, m.wants.uid = m.slots[colPsargs] >= 0, m.slots[colUID] >= 0
+	m.wants.psargs, m.wants.uid, m.wants.model = m.slots[colPsargs] >= 0, m.slots[colUID] >= 0, m.slots[colModel] >= 0
+	m.wants.cgroup = byZone || m.slots[colCgroup] >= 0
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.members == nil {
@@ -120,7 +132,7 @@ func (t *processTable) each(now func() int64, maxAge time.Duration, m *membershi
 	defer t.mu.Unlock()
 	// A reading a little too old is none the worse, while one at every other tick would be: half a second is forgiven.
 	fresh := t.read && maxAge > 0 && time.Duration(now()-t.at) < maxAge-min(maxAge/2, 500*time.Millisecond)
-	if !fresh || m.wants.psargs && !t.has.psargs || m.wants.uid && !t.has.uid || m.wants.cgroup && !t.has.cgroup {
+	if !fresh || !t.has.all(m.wants) {
 		if err := t.scan(now); err != nil {
 			return err
 		}
@@ -165,6 +177,7 @@ func (t *processTable) scan(now func() int64) error {
 		t.has.psargs = t.has.psargs || m.wants.psargs
 		t.has.uid = t.has.uid || m.wants.uid
 		t.has.cgroup = t.has.cgroup || m.wants.cgroup
+		t.has.model = t.has.model || m.wants.model
 	}
 	dir, err := os.Open(t.proc)
 	if err != nil {
@@ -188,7 +201,7 @@ func (t *processTable) scan(now func() int64) error {
 		p := t.byPID[pid]
 		if p == nil {
 			p = &process{pid: pid, dir: filepath.Join(t.proc, name)}
-			p.files.stat, p.files.cmdline, p.files.cgroup = p.dir+"/stat", p.dir+"/cmdline", p.dir+"/cgroup"
+			p.files.stat, p.files.cmdline, p.files.cgroup, p.files.auxv = p.dir+"/stat", p.dir+"/cmdline", p.dir+"/cgroup", p.dir+"/auxv"
 		}
 		if err := t.readProcess(p); err != nil {
 			if isGone(err) {
@@ -239,7 +252,6 @@ func (t *processTable) readProcess(p *process) error {
 		p.appendArgs(args)
 	}
 	p.ends[colPsargs] = len(p.text)
-	p.cut()
 	if t.has.cgroup {
 		text, err := t.reader.read(p.files.cgroup)
 		if err != nil {
@@ -247,11 +259,40 @@ func (t *processTable) readProcess(p *process) error {
 		}
 		p.parseCgroups(text)
 	}
+	p.ends[colCgroup] = len(p.text)
+	p.cut()
+	if t.has.model {
+		auxv, err := t.reader.read(p.files.auxv)
+		if p.cols[colModel], err = modelOf(auxv, err); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
+var model32, model64, modelUnknown = []byte("32"), []byte("64"), []byte("unknown")
+
+// modelOf tells the bits of a process's addresses by what the kernel has told it at its start: pairs of a small number and a
+// value that is none, each of the size of an address. A process without memory, such as the kernel's own threads, has
+// none of this, and the kernel's addresses.
+func modelOf(auxv []byte, err error) ([]byte, error) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return modelUnknown, nil
+	case err != nil && !isGone(err):
+		return nil, err
+	case err != nil || len(auxv) < 8:
+		if strconv.IntSize == 32 {
+			return model32, nil
+		}
+	case binary.NativeEndian.Uint64(auxv)>>32 != 0:
+		return model32, nil
+	}
+	return model64, nil
+}
+
 // statOrder is the order in which the columns of a process are put into its text.
-var statOrder = []int{colPID, colExecname, colState, colPPID, colThreads, colVsize, colRSS, colCPU, colUID, colPsargs}
+var statOrder = []int{colPID, colExecname, colState, colPPID, colThreads, colVsize, colRSS, colCPU, colUID, colPsargs, colCgroup}
 
 // parseStat reads /proc/<pid>/stat: "1 (command) S 0 …". The command may hold anything, parentheses and spaces too.
 func (p *process) parseStat(stat []byte) bool {
@@ -323,7 +364,8 @@ func (p *process) cut() {
 	}
 }
 
-// parseCgroups keeps the paths of /proc/<pid>/cgroup, each once, without the root.
+// parseCgroups keeps the paths of /proc/<pid>/cgroup, each once, without the root. The last of them, which is that of the
+// unified hierarchy where it has one, is what the process's cgroup is called.
 func (p *process) parseCgroups(text []byte) {
 	p.paths = p.paths[:0]
 	var last []byte
@@ -343,6 +385,10 @@ func (p *process) parseCgroups(text []byte) {
 			last = line
 		}
 	}
+	if last == nil {
+		last = []byte("/")
+	}
+	p.text = append(p.text, last[:min(len(last), maxCgroup)]...)
 }
 
 func unsigned(text []byte) (uint64, bool) {

@@ -34,8 +34,8 @@ func (r *reader) bpftraceLine(line []byte) {
 	if !ok {
 		return
 	}
-	total := name == "@an" || name == "@bn"
-	if !total && name != "@a" && name != "@b" {
+	total, lost := name == "@an" || name == "@bn", name == "@al" || name == "@bl"
+	if !total && !lost && name != "@a" && name != "@b" {
 		return
 	}
 	if rest, is = bytes.CutPrefix(rest, []byte(": {")); !is {
@@ -53,9 +53,12 @@ func (r *reader) bpftraceLine(line []byte) {
 		if amount, rest, ok = jsonInteger(rest); !ok {
 			return
 		}
-		if total {
+		switch {
+		case total:
 			r.current.Totals[key] += amount
-		} else {
+		case lost:
+			r.current.Lost += amount
+		default:
 			r.bpftraceRow(key, amount)
 		}
 		if rest, is = bytes.CutPrefix(rest, []byte(", ")); !is {

@@ -16,6 +16,7 @@ type Interval struct {
 	Second int64            // since 1970, at which it ended
 	Totals map[string]int64 // by zone
 	Rows   []Row
+	Lost   int64 // events that are not counted, because there was no room to remember that they began
 }
 
 // Row is one row of an interval.

@@ -212,3 +212,16 @@ func FuzzStacks(f *testing.F) {
 }
 
 func FuzzD(f *testing.F) { fuzz(f, readD, 2, "testdata/dtrace.txt") }
+
+func TestWhatWasLostIsTold(t *testing.T) {
+	intervals, _ := readBpftrace(`{"type": "printf", "data": "B 1700000000\n"}
+{"type": "map", "data": {"@an": {"0": 7}}}
+{"type": "map", "data": {"@al": {"0": 5}}}
+{"type": "printf", "data": "E\n"}
+{"type": "printf", "data": "B 1700000001\n"}
+{"type": "map", "data": {"@bl": {}}}
+{"type": "printf", "data": "E\n"}
+{"type": "map", "data": {"@al": {"0": 9}}}
+`, 0)
+	require.Equal(t, []Interval{{Second: 1_700_000_000, Totals: map[string]int64{"0": 7}, Lost: 5}, {Second: 1_700_000_001, Totals: map[string]int64{}}}, intervals)
+}

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,7 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 	w.line(`  printf("S\n");`)
 	w.line("}")
 	saved := map[string]bool{}
+	byThread := map[string]save{}
 	for _, clause := range p.clauses {
 		if clause.role == catalog.Entry {
 			p.bpftraceEntry(w, clause)
@@ -81,11 +83,15 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 				saved[s.waits()] = true
 			}
 			saved["s_"+s.name] = true
+			if s.thread {
+				byThread[s.name] = s
+			}
 		}
 		if s, is := p.savedZone(clause); is {
 			saved["z_"+s.name] = true
 		}
 	}
+	p.writeRenamed(w, byThread, saved)
 	for _, clean := range p.cleans {
 		w.line(clean.probe, filter(paren(clean.own)), " {")
 		s := clean.save
@@ -102,6 +108,9 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 	maps = append(maps, sortedKeys(saved)...)
 	for _, half := range []string{"a", "b"} {
 		maps = append(maps, half+"n")
+		if p.remembers() {
+			maps = append(maps, half+"l")
+		}
 		if p.Keyed() {
 			maps = append(maps, half)
 		}
@@ -128,6 +137,9 @@ func (p *Program) writeBpftrace(w *writer, c Clock) {
 // giveOut prints the totals first, so that they are known even where there are too many rows.
 func (p *Program) giveOut(half string) string {
 	text := `printf("B %llu\n", $s); print(@` + half + `n);`
+	if p.remembers() {
+		text += " print(@" + half + "l); clear(@" + half + "l);"
+	}
 	if p.Keyed() {
 		text += " print(@" + half + ", " + strconv.Itoa(p.MaxRows) + "); clear(@" + half + ");"
 	}
@@ -148,10 +160,57 @@ func (p *Program) bpftraceEntry(w *writer, c clause) {
 		scope = ""
 	}
 	w.line(strings.Join(c.probes, ",\n"), filter(scope, paren(c.own), texts(c.early, Bpftrace)), " {")
+	var lost []string
 	for _, s := range c.saves {
-		w.line("  ", s.forOther().text(Bpftrace), " = ", s.expr, ";")
+		at, expr := s.forOther().text(Bpftrace), s.expr
+		switch {
+		case s.isText():
+		case expr == "nsecs": // is never 0
+			lost = append(lost, at+" == 0")
+		default:
+			value := "$s_" + s.name
+			w.line("  ", value, " = ", expr, ";")
+			lost = append(lost, "("+value+" != 0 && "+at+" == 0)")
+			expr = value
+		}
+		w.line("  ", at, " = ", expr, ";")
 		if !p.wish.Whole && !s.thread && p.wish.Variant.Scope == catalog.ScopeCgroup {
 			w.line("  ", s.zone(Bpftrace), " = ", scopeText(p.wish.Variant.Scope), ";")
+		}
+	}
+	if len(lost) == 0 { // texts alone; without one an event does not count either
+		lost = append(lost, c.saves[0].forOther().text(Bpftrace)+` == ""`)
+	}
+	w.line("  if (", strings.Join(lost, " || "), ") {")
+	w.line("    if (@generation == 0) { @al[(uint64)0] = count(); } else { @bl[(uint64)0] = count(); }")
+	w.line("  }")
+	w.line("}")
+}
+
+// remembers reports whether the program saves anything. What finds no room in a map is counted, for its exit will not be.
+func (p *Program) remembers() bool {
+	return slices.ContainsFunc(p.clauses, func(c clause) bool { return c.role == catalog.Entry })
+}
+
+// threadExec is where a thread that is not its process's first one gets the number of that one, which has ended.
+const threadExec = "tracepoint:sched:sched_process_exec"
+
+// writeRenamed writes the clause by which a thread keeps what is saved for it under its new number. What has been saved under
+// that one since is newer.
+func (p *Program) writeRenamed(w *writer, byThread map[string]save, saved map[string]bool) {
+	if len(byThread) == 0 {
+		return
+	}
+	w.line(threadExec, filter("(args->old_pid != args->pid)"), " {")
+	for _, name := range sortedKeys(byThread) {
+		was, is := byThread[name], byThread[name]
+		was.keys, is.keys = []string{"args->old_pid"}, []string{"args->pid"}
+		w.line("  if ", was.isThere(Bpftrace), " {")
+		w.line("    if (", is.text(Bpftrace), " == ", is.nothing(), ") { ", is.text(Bpftrace), " = ", was.text(Bpftrace), "; }")
+		w.line("    delete(", was.text(Bpftrace), ");")
+		w.line("  }")
+		if saved[was.waits()] {
+			w.line("  delete(@", was.waits(), "[args->old_pid]);")
 		}
 	}
 	w.line("}")

@@ -41,7 +41,7 @@ func (c *compiler) compileClauses() error {
 			for name := range def.Save {
 				if kept[name] {
 					s := c.saves[name]
-					s.expr = c.saved(def.Save[name])
+					s.of, s.expr = def.Save[name].Of, c.saved(def.Save[name])
 					out.saves = append(out.saves, s)
 				}
 			}

@@ -252,6 +252,15 @@ func TestEveryProgramKeepsTheRules(t *testing.T) {
 			for _, m := range regexp.MustCompile(`@(s_\w+)\[[^\]]+\] = `).FindAllStringSubmatch(text, -1) {
 				require.Contains(t, text, "delete(@"+m[1]+"[", "what is remembered is forgotten")
 			}
+			entries, threads := 0, 0
+			for _, c := range p.clauses {
+				if c.role == catalog.Entry {
+					entries++
+					threads += len(slices.DeleteFunc(slices.Clone(c.saves), func(s save) bool { return !s.thread }))
+				}
+			}
+			require.Equal(t, entries, strings.Count(text, "{ @al[(uint64)0] = count(); }"), "what finds no room is told")
+			require.Equal(t, min(1, threads), strings.Count(text, "\n"+threadExec+" /(args->old_pid != args->pid)/ {"), "a thread may get another number")
 			if !w.Whole {
 				require.Equal(t, strings.Count(text, "@an["), strings.Count(text, "@an[$z]"))
 				require.GreaterOrEqual(t, strings.Count(text, "if (($z != 0)"), strings.Count(text, "@an[$z]"))
@@ -274,6 +283,10 @@ func TestBpftraceTakesEveryDefinition(t *testing.T) {
 				return
 			}
 		}
+		if !fitsKernel(t, d, v) {
+			t.Logf("not checked: it is for a kernel %s", v.When.Kernel)
+			return
+		}
 		for _, name := range v.When.USDT {
 			if binary, _, _ := strings.Cut(name, ":"); !collect.HasUSDT(name) {
 				t.Logf("not checked: %s is not here, or has no such probe", binary)
@@ -289,6 +302,16 @@ func TestBpftraceTakesEveryDefinition(t *testing.T) {
 		taken++
 	})
 	require.Greater(t, taken, 12)
+}
+
+// fitsKernel reports whether a variant is for kernels as this machine's: others may lack what it reads.
+func fitsKernel(t *testing.T, d *catalog.Definition, v *catalog.Variant) bool {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	require.NoError(t, err)
+	only := catalog.Variant{Places: v.Places, When: catalog.When{Kernel: v.When.Kernel}}
+	_, err = (&catalog.Definition{Metric: d.Metric, Variants: []catalog.Variant{only}}).Select(catalog.Platform{Kernel: strings.TrimSpace(string(release))}, v.Places[0], nil)
+	return err == nil
 }
 
 // needBpftrace gives the path of bpftrace, by which programs are checked without running them.
@@ -377,6 +400,21 @@ func TestOnlyWhatIsNeededIsRemembered(t *testing.T) {
 	p, err := compiled(t, d, Bpftrace, measure.Predicate{}, nil, "execname")
 	require.NoError(t, err)
 	require.Contains(t, p.Text(fixedClock), "sys_enter")
+}
+
+// What is remembered of each thread has room for twice the threads that there are, within a limit.
+func TestThereIsRoomForWhatThreadsSave(t *testing.T) {
+	d := readDefinition(t, "syscall.syscalls")
+	for threads, want := range map[int]int{0: minMapKeys, 100: minMapKeys, 20_000: 40_000, 1_000_000: maxMapKeys} {
+		w := Wish{Definition: d, Variant: tracing(d, Bpftrace), Whole: true, Threads: threads, Predicate: parsed(t, `{"lt":["latency",5]}`)}
+		p, err := Compile(w)
+		require.NoError(t, err)
+		require.Equal(t, want, p.MapKeys)
+		w.Predicate = measure.Predicate{}
+		p, err = Compile(w)
+		require.NoError(t, err)
+		require.Equal(t, minMapKeys, p.MapKeys, "nothing is remembered")
+	}
 }
 
 func TestRowsAreDecoded(t *testing.T) {

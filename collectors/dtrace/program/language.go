@@ -60,7 +60,7 @@ func (s save) forOther() save {
 // isThere is true when the value was saved.
 func (s save) isThere(l Language) string {
 	switch {
-	case l == Bpftrace && slices.Contains([]catalog.CType{catalog.CTypeStr, catalog.CTypeChars, catalog.CTypeText}, s.ctype):
+	case l == Bpftrace && s.isText():
 		return "(" + s.text(l) + ` != "")`
 	case l == Bpftrace:
 		return "(" + s.text(l) + ")"
@@ -68,6 +68,19 @@ func (s save) isThere(l Language) string {
 		return "(" + s.text(l) + " != NULL)"
 	}
 	return "(" + s.text(l) + " != 0)"
+}
+
+// isText reports whether a text is saved, else it is a number.
+func (s save) isText() bool {
+	return slices.Contains([]catalog.CType{catalog.CTypeStr, catalog.CTypeChars, catalog.CTypeText}, s.ctype)
+}
+
+// nothing is what is found in bpftrace where nothing was saved.
+func (s save) nothing() string {
+	if s.isText() {
+		return `""`
+	}
+	return "0"
 }
 
 // foreign reports whether an entry saves for another thread than the current one, so that the current one's fields and

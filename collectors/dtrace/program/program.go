@@ -38,7 +38,8 @@ const HostZone = "global"
 const (
 	defaultMaxKeys = 500
 	defaultRuntime = time.Hour
-	// A bpftrace map holds at least this many keys: what is saved for each thread is in maps of the same size.
+	// A bpftrace map holds at least this many keys: what is saved for each thread is in maps of the same size. A program tells
+	// what finds no room.
 	minMapKeys = 8 << 10
 	maxMapKeys = 64 << 10
 	maxRows    = 16 << 10 // of one interval
@@ -56,6 +57,7 @@ type Wish struct {
 	Zones          []uuid.UUID // of a D program, whose text holds them; none means nothing
 	Hostname       string      // the value of the builtin field hostname
 	Arch           string      // whose system calls are meant; default this machine's
+	Threads        int         // that this machine has, which may all be remembered at once; 0: it is not known
 	Devices        Devices     // nil: block devices have no names here
 }
 
@@ -212,8 +214,15 @@ func (c *compiler) compile() (*Program, error) {
 		rows *= 4 // several zones share a program
 	}
 	c.p.MaxRows = min(rows, maxRows)
-	c.p.MapKeys = min(max(minMapKeys, 2*c.p.MaxRows), maxMapKeys)
-	return c.p, c.compileClauses()
+	if err := c.compileClauses(); err != nil {
+		return nil, err
+	}
+	keys := max(minMapKeys, 2*c.p.MaxRows)
+	if c.lang == Bpftrace && c.p.remembers() {
+		keys = max(keys, 2*c.wish.Threads) // there may be more of them tomorrow
+	}
+	c.p.MapKeys = min(keys, maxMapKeys)
+	return c.p, nil
 }
 
 // checkWish checks again what the control plane and the registry of collectors have checked.

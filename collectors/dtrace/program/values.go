@@ -54,15 +54,20 @@ func (c *compiler) saved(s catalog.Save) string {
 	case s.CType == catalog.CTypeWriteAt: // what is opened with O_APPEND is written to at its end, wherever it stands
 		appends := "((" + fileOf(s.Expr) + "->f_flags >> 10) & 1)"
 		return "(uint64)" + fileOf(s.Expr) + "->f_inode->i_size * " + appends + " + (uint64)" + fileOf(s.Expr) + "->f_pos * (1 - " + appends + ") + 1"
+	case s.CType == catalog.CTypeTCP: // a socket's file has nothing but the socket to it; of other files nothing is believed
+		return "(" + fileOf(s.Expr) + "->f_inode->i_sb->s_magic == 0x534F434B) * (((struct socket *)" + fileOf(s.Expr) + "->private_data)->sk->sk_protocol == 6)"
 	case s.CType == catalog.CTypeChars && c.lang == D:
 		return "stringof(" + s.Expr + ")"
 	}
 	return s.Expr
 }
 
-// fileOf walks from the number of an open file to the file. What is read of a number that is no open file's is 0.
+// fileOf walks from the number of an open file to the file. What is read of a number that is no open file's is 0, also where
+// the number, which a program may choose, is beyond the process's table: what is found there is not followed.
 func fileOf(number string) string {
-	return "((struct file *)*(curtask->files->fdt->fd + (uint32)(" + number + ")))"
+	const table = "curtask->files->fdt->fd + "
+	at := table + "(uint32)(" + number + ")"
+	return "((struct file *)((uint64)*(" + at + ") * ((uint64)(" + at + ") < (uint64)(" + table + "curtask->files->fdt->max_fds))))"
 }
 
 // fileSystems names file systems by their magic numbers, as mount does; the kernel's own, such as those of sockets and
