@@ -38,6 +38,7 @@ type fakeSession struct {
 	reports   []session.Report
 	reportErr error
 	documents map[string][]byte
+	fetches   int // of definitions
 	ready     chan struct{}
 
 	signatures map[string]catalog.Publication // by digest, without the documents
@@ -65,7 +66,9 @@ func (f *fakeSession) Report(_ context.Context, r session.Report) (session.Repor
 }
 
 func (f *fakeSession) Definition(_ context.Context, digest string) (catalog.Publication, error) {
+	time.Sleep(time.Millisecond) // a round trip, in which others come
 	f.mu.Lock()
+	f.fetches++
 	defer f.mu.Unlock()
 	if d, ok := f.documents[digest]; ok {
 		p := f.signatures[digest]

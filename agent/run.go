@@ -285,10 +285,7 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 		case <-time.After(session.Jitter(wait)):
 		}
 		var err error
-		if found, err = r.sup.opts.Session.Definition(ctx, digest); err == nil {
-			err = verify(found.Document, digest)
-		}
-		if err != nil {
+		if found, err = r.sup.fetch(ctx, digest); err != nil {
 			r.log.Debug("cannot get the metric's definition yet", "error", err)
 			r.sup.reporter.set(r, r.pending("waiting for the metric's definition"))
 			continue
@@ -297,9 +294,6 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 		if err := r.sup.trust.signed(found); err != nil {
 			r.refused(ctx, err)
 			return nil, false
-		}
-		if err := r.sup.disk.saveDefinition(digest, found); err != nil {
-			r.log.Warn("the definition could not be kept on disk", "error", err)
 		}
 	}
 	def, err := r.sup.parsed.parse(digest, found.Document)
@@ -312,6 +306,32 @@ func (r *run) definition(ctx context.Context) (*catalog.Definition, bool) {
 		return nil, false
 	}
 	return def, true
+}
+
+// fetch gets a definition from the API, and keeps it on disk if this host trusts it. Of all that want one at the same time the
+// first fetches it, and the others find it there.
+func (s *supervisor) fetch(ctx context.Context, digest string) (catalog.Publication, error) {
+	done, err := s.fetching.take(ctx, digest)
+	if err != nil {
+		return catalog.Publication{}, err
+	}
+	defer done()
+	if kept, ok := s.disk.definition(digest); ok && s.trust.signed(kept) == nil {
+		return kept, nil
+	}
+	found, err := s.opts.Session.Definition(ctx, digest)
+	if err == nil {
+		err = verify(found.Document, digest)
+	}
+	if err != nil {
+		return catalog.Publication{}, err
+	}
+	if s.trust.signed(found) == nil {
+		if err := s.disk.saveDefinition(digest, found); err != nil {
+			s.log.Warn("the definition could not be kept on disk", "digest", digest, "error", err)
+		}
+	}
+	return found, nil
 }
 
 // zones are those that may be measured. A zone whose owner is not the instrumentation's, by the assignment or as this host

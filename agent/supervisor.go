@@ -20,6 +20,7 @@ type supervisor struct {
 	reporter *reporter
 	expiry   *expiry
 	parsed   parsed
+	fetching turns // of definitions, by digest
 
 	mu     sync.Mutex
 	latest *plan

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ const maxBundleBytes = 24 << 20
 // BundleFile is a bundle that an operator put on this machine, and where this machine keeps the last one that was good.
 type BundleFile struct {
 	Path string // JSON of a Bundle, as WriteBundle writes it
-	Dir  string // keeps the last good one, so that nothing goes back after a restart
+	Dir  string // keeps the last good one, and the newest version of each metric, so that nothing goes back after a restart
 	Keys Keys   // of which one must have signed it
 }
 
@@ -29,32 +30,43 @@ type LoadedBundle struct {
 	// Kept is true when the file was refused and the last good bundle is used in its place, however old that is: a machine
 	// does not lose its metrics by a bad file.
 	Kept    bool
-	Refused []error // why the file, or single definitions of the bundle, are not used; for the log
+	Refused []error // why the file, the last bundle, or single definitions are not used; for the log
 }
 
 // Load returns base with the definitions of the bundle over it: of each metric the one with the higher version. It fails
 // when the file is refused and no good bundle came before. The error of a refusal wraps one of those of VerifyBundle.
+//
+// The last bundle is not believed because it is there: one whose key is trusted no more is not used. Its versions count all the
+// same, so that after a change of keys nothing goes back either.
 func (f BundleFile) Load(base *Catalog, now time.Time) (*Catalog, LoadedBundle, error) {
 	var loaded LoadedBundle
 	kept, err := readBundle(f.kept())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, loaded, err
 	}
-	var previous Manifest
+	var before Manifest
 	var last *Catalog
+	var unusable error
 	if kept != nil {
-		if last, previous, loaded.Refused, err = f.last(*kept, now); err != nil {
-			return nil, loaded, fmt.Errorf("check the bundle that was used last: %w", err)
+		if last, before, loaded.Refused, unusable = f.last(*kept, now); unusable != nil {
+			last, unusable = nil, fmt.Errorf("check the bundle that was used last: %w", unusable)
 		}
 	}
-	c, manifest, refused, err := f.fresh(now, previous)
+	seen, err := f.seen()
+	if err != nil {
+		return nil, loaded, err
+	}
+	c, manifest, refused, err := f.fresh(now, before.and(seen))
 	switch {
 	case err == nil:
 		loaded.Refused = refused
-	case kept == nil:
-		return nil, loaded, err
+		if unusable != nil {
+			loaded.Refused = append(loaded.Refused, unusable)
+		}
+	case last == nil:
+		return nil, loaded, errors.Join(err, unusable)
 	default:
-		c, manifest, loaded.Kept = last, previous, true
+		c, manifest, loaded.Kept = last, before, true
 		loaded.Refused = append(loaded.Refused, err)
 	}
 	loaded.Version, loaded.Expires = manifest.Version, manifest.Expires
@@ -63,13 +75,51 @@ func (f BundleFile) Load(base *Catalog, now time.Time) (*Catalog, LoadedBundle, 
 
 func (f BundleFile) kept() string { return filepath.Join(f.Dir, "bundle.json") }
 
-// last checks the bundle that was used last. Only its time may have passed since.
+// last checks the bundle that was used last. Only its time may have passed since. It gives the manifest, if it can be read, also
+// with an error.
 func (f BundleFile) last(b Bundle, now time.Time) (*Catalog, Manifest, []error, error) {
 	var m Manifest
-	if err := json.Unmarshal(b.Manifest, &m); err == nil && !now.Before(m.Expires) {
+	if err := json.Unmarshal(b.Manifest, &m); err != nil {
+		return nil, Manifest{}, nil, fmt.Errorf("read the manifest: %w", err)
+	}
+	if !now.Before(m.Expires) {
 		now = m.Expires.Add(-time.Second)
 	}
-	return VerifyBundle(b, f.Keys, now, Manifest{})
+	c, _, refused, err := VerifyBundle(b, f.Keys, now, Manifest{})
+	return c, m, refused, err
+}
+
+func (f BundleFile) seenPath() string { return filepath.Join(f.Dir, "bundle-versions.json") }
+
+// seen gives the newest version of each metric that was in any bundle, for one that a bundle has left out may come again.
+func (f BundleFile) seen() (Manifest, error) {
+	var m Manifest
+	text, err := os.ReadFile(f.seenPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("read which definitions came in bundles: %w", err)
+	}
+	return m, nil
+}
+
+// and is both manifests as one: of each metric the entry with the higher version.
+func (m Manifest) and(other Manifest) Manifest {
+	newest := make(map[string]ManifestEntry, len(m.Documents))
+	for _, entry := range slices.Concat(other.Documents, m.Documents) {
+		if old, ok := newest[entry.Name]; !ok || entry.Version >= old.Version {
+			newest[entry.Name] = entry
+		}
+	}
+	all := Manifest{Version: max(m.Version, other.Version), Expires: m.Expires}
+	for _, name := range slices.Sorted(maps.Keys(newest)) {
+		all.Documents = append(all.Documents, newest[name])
+	}
+	return all
 }
 
 // fresh reads the file, checks it and keeps it.
@@ -82,8 +132,12 @@ func (f BundleFile) fresh(now time.Time, previous Manifest) (*Catalog, Manifest,
 	if err != nil {
 		return nil, m, nil, fmt.Errorf("check the bundle %s: %w", f.Path, err)
 	}
+	// Without these the next start could go back.
+	if err := writeJSON(f.seenPath(), m.and(previous)); err != nil {
+		return nil, m, nil, fmt.Errorf("keep which definitions came in bundles: %w", err)
+	}
 	if err := WriteBundle(f.kept(), *b); err != nil {
-		return nil, m, nil, err // without it the next start could go back
+		return nil, m, nil, err
 	}
 	return c, m, refused, nil
 }
@@ -141,13 +195,21 @@ func ReadManifest(path string) (Manifest, error) {
 
 // WriteBundle writes a bundle's file, whole or not at all.
 func WriteBundle(path string, b Bundle) error {
-	text, err := json.MarshalIndent(b, "", "  ")
+	if err := writeJSON(path, b); err != nil {
+		return fmt.Errorf("write the bundle: %w", err)
+	}
+	return nil
+}
+
+// writeJSON writes a file, whole or not at all.
+func writeJSON(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		return fmt.Errorf("encode the bundle: %w", err)
+		return err
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), ".bundle-*")
 	if err != nil {
-		return fmt.Errorf("write the bundle: %w", err)
+		return err
 	}
 	_, err = file.Write(append(text, '\n'))
 	if err == nil {
@@ -161,7 +223,6 @@ func WriteBundle(path string, b Bundle) error {
 	}
 	if err != nil {
 		_ = os.Remove(file.Name())
-		return fmt.Errorf("write the bundle: %w", err)
 	}
-	return nil
+	return err
 }

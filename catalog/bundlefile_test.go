@@ -83,7 +83,40 @@ func TestABundleFileIsTakenOverAndKept(t *testing.T) {
 	require.NoError(t, os.Remove(f.Path))
 	keeps(os.ErrNotExist, now)
 
+	// A metric that a bundle has left out comes back no older.
+	write(6, private, tracingSample)
+	_, loaded, err = f.Load(base, now)
+	require.NoError(t, err)
+	require.False(t, loaded.Kept)
+	write(7, private, sampleVersion("6"), tracingSample)
+	_, loaded, err = f.Load(base, now)
+	require.NoError(t, err)
+	require.True(t, loaded.Kept)
+	require.ErrorIs(t, loaded.Refused[0], ErrRollback)
+
+	// With a new key in place of the old one a good bundle is taken, and nothing goes back.
+	renewed, fresh, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	f.Keys = Keys{KeyID(renewed): renewed}
+	_, _, err = f.Load(base, now)
+	require.ErrorIs(t, err, ErrUnknownKey)
+	public = renewed
+	write(8, fresh, sampleVersion("6"), tracingSample)
+	_, _, err = f.Load(base, now)
+	require.ErrorIs(t, err, ErrRollback)
+	write(8, fresh, sampleVersion("8"), tracingSample)
+	c, loaded, err = f.Load(base, now)
+	require.NoError(t, err)
+	require.False(t, loaded.Kept)
+	require.Len(t, loaded.Refused, 1, "the last one is not used")
+	require.ErrorIs(t, loaded.Refused[0], ErrUnknownKey)
+	require.Equal(t, 8, versionOf(c))
+	_, loaded, err = f.Load(base, now)
+	require.NoError(t, err)
+	require.Empty(t, loaded.Refused)
+
 	// What is kept is not believed because it is there.
+	require.NoError(t, os.Remove(f.Path))
 	text, err := os.ReadFile(f.kept())
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(f.kept(), []byte(strings.Replace(string(text), `"signature": "`, `"signature": "AAAA`, 1)), 0o600))

@@ -3,7 +3,8 @@
 // them.
 //
 // What is measured comes first. A program ends by itself when its time is over, dies with this process, and is stopped,
-// and its definition quarantined, when it costs more than its budget or prints too much. Equal wishes of one owner share a program. The zones
+// and its definition quarantined for its owner, when it costs more than its budget or prints too much. Equal wishes of one owner
+// share a program, and one owner has at most half of what a host runs, so that nobody keeps the others from tracing. The zones
 // that a program is kept to are in a map of its own, which is kept up to date while it runs. A program that has died is not
 // started again: its probes tell why.
 package dtrace
@@ -40,10 +41,10 @@ type Options struct {
 	Hostname string        // the value of the builtin field hostname; default the kernel's
 	Dir      string        // keeps the quarantine; default: it is forgotten when the Engine is closed
 
-	MaxPrograms int           // tracing programs at a time; default 8
+	MaxPrograms int           // tracing programs at a time, of one tenant at most half of them, and one is kept for operators; default 8
 	Window      time.Duration // over which the cost of a program is measured; default 10 s
 	OutputLimit int64         // bytes that a program may print each second, but for a burst of some seconds; default 8 MiB
-	Quarantine  time.Duration // for which a definition that went over its budget is refused; default 24 h
+	Quarantine  time.Duration // for which a definition that went over its budget is refused to its owner; default 24 h
 
 	StartTimeout time.Duration // from the start of a tracer to its first event; default 30 s
 	StopTimeout  time.Duration // before a tracer that does not end is killed; default 500 ms
@@ -73,7 +74,7 @@ type Engine struct {
 	mu       sync.Mutex
 	closed   bool
 	programs map[string]*running // by what they are for; those that have died are not here
-	alive    int                 // tracers that run or start
+	alive    map[uuid.UUID]int   // tracers that run or start, by owner; Nil for operators
 	started  int                 // tracers that were ever to be started
 }
 
@@ -108,14 +109,14 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	q, err := openQuarantine(o.Dir, o.Quarantine)
+	q, err := openQuarantine(o.Dir, o.Quarantine, o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open the tracing engine: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		opts: o, log: o.Logger, devices: devices{o.Sys}, quarantine: q, stop: cancel, done: make(chan struct{}),
-		programs: map[string]*running{}, stats: meterPrograms(o.Logger), rarely: 10,
+		programs: map[string]*running{}, alive: map[uuid.UUID]int{}, stats: meterPrograms(o.Logger), rarely: 10,
 	}
 	go e.supervise(ctx)
 	return e, nil
@@ -143,7 +144,7 @@ func (e *Engine) Close() error {
 	return errors.Join(errs...)
 }
 
-// Release takes a definition out of quarantine.
+// Release takes a definition out of quarantine, for everybody.
 func (e *Engine) Release(digest string) error { return e.quarantine.release(digest) }
 
 var versionPattern = regexp.MustCompile(`v?([0-9]+\.[0-9]+(\.[0-9]+)?)`)
@@ -212,7 +213,7 @@ func (e *Engine) Open(ctx context.Context, r collect.Request, v *catalog.Variant
 	case v.Source.DTrace != nil && e.opts.DTrace == "":
 		return nil, collect.Errorf(collect.Unsupported, "dtrace is not available")
 	}
-	if until, reason, held := e.quarantine.held(r.Definition.Digest); held {
+	if until, reason, held := e.quarantine.held(r.Definition.Digest, r.Owner); held {
 		return nil, collect.Errorf(collect.OverBudget, "the definition of %s is in quarantine until %s: %s", name, until.UTC().Format(time.RFC3339), reason)
 	}
 	p := &probe{engine: e, request: r, variant: v}
@@ -322,25 +323,48 @@ func (e *Engine) join(key string, p *probe, compiled *program.Program) (r *runni
 		r.add(p)
 		return r, false, nil
 	}
-	if e.alive >= e.opts.MaxPrograms {
-		return nil, false, collect.Errorf(collect.OverBudget, "%d tracing programs run on this host, which is the most", e.alive)
+	if err := e.room(p.request.Owner); err != nil {
+		return nil, false, err
 	}
-	same := 0
+	same, own := 0, 0
 	for _, other := range e.programs {
 		if other.digest() == p.request.Definition.Digest {
 			same++
+			if other.owner == p.request.Owner {
+				own++
+			}
 		}
 	}
-	if limit := p.request.Definition.Limits.MaxConcurrent; limit > 0 && same >= limit {
-		return nil, false, collect.Errorf(collect.OverBudget, "%d programs trace %s on this host, which is the most", same, p.request.Definition.Metric.Name)
+	if limit := p.request.Definition.Limits.MaxConcurrent; limit > 0 && (same >= limit || p.request.Owner != uuid.Nil && own >= max(1, limit/2)) {
+		return nil, false, collect.Errorf(collect.OverBudget, "%d programs trace %s on this host, %d of them of this owner, which is the most", same, p.request.Definition.Metric.Name, own)
 	}
-	r = newRunning(e, key, p.request.Definition, compiled)
+	r = newRunning(e, key, p.request, compiled)
 	e.started++
 	r.whence = firstWhence + e.started
 	r.add(p)
 	e.programs[key] = r
-	e.alive++
+	e.alive[r.owner]++
 	return r, true, nil
+}
+
+// room says why an owner may start no other program, nil if one may; the caller holds the lock.
+func (e *Engine) room(owner uuid.UUID) error {
+	all, most := 0, e.opts.MaxPrograms
+	for _, n := range e.alive {
+		all += n
+	}
+	tenants, own := all-e.alive[uuid.Nil], e.alive[owner]
+	switch {
+	case all >= most:
+		return collect.Errorf(collect.OverBudget, "%d tracing programs run on this host, which is the most", all)
+	case owner == uuid.Nil:
+		return nil
+	case own >= max(1, most/2):
+		return collect.Errorf(collect.OverBudget, "%d tracing programs of this owner run on this host, which is the most for one", own)
+	case tenants >= max(1, most-1):
+		return collect.Errorf(collect.OverBudget, "%d tracing programs of tenants run on this host, which is the most: one is kept for operators", tenants)
+	}
+	return nil
 }
 
 // release takes a probe from its program, and ends a program that has none left.
@@ -398,7 +422,9 @@ func (e *Engine) gone(r *running) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.forget(r)
-	e.alive--
+	if e.alive[r.owner]--; e.alive[r.owner] == 0 {
+		delete(e.alive, r.owner)
+	}
 }
 
 // list gives the programs; the caller holds the lock.

@@ -2,6 +2,7 @@ package dtrace
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -101,7 +102,7 @@ func TestDTraceIsDriven(t *testing.T) {
 	require.NotEqual(t, first, p.run.proc.pid, "the zones are in the text")
 	collected(b)
 	require.NoError(t, p.Close())
-	require.Zero(t, e.alive)
+	require.Empty(t, e.alive)
 
 	refused := d
 	refused.Variants[len(d.Variants)-1].Source.DTrace.Clauses[0].Probes = []string{"refuse-me"}
@@ -133,24 +134,82 @@ func TestDevicesAreNamedBySysfs(t *testing.T) {
 
 func TestQuarantineEndsByItself(t *testing.T) {
 	dir := t.TempDir()
-	q, err := openQuarantine(dir, time.Hour)
+	quiet, owner := slog.New(slog.DiscardHandler), uuid.New()
+	q, err := openQuarantine(dir, time.Hour, quiet)
 	require.NoError(t, err)
-	require.NoError(t, q.put("one", "too much"))
+	require.NoError(t, q.put("one", owner, "too much"))
 	q.term = -time.Second
-	require.NoError(t, q.put("two", "long ago"))
-	again, err := openQuarantine(dir, time.Hour)
+	require.NoError(t, q.put("two", owner, "long ago"))
+	again, err := openQuarantine(dir, time.Hour, quiet)
 	require.NoError(t, err)
-	_, reason, held := again.held("one")
+	_, reason, held := again.held("one", owner)
 	require.True(t, held)
 	require.Equal(t, "too much", reason)
-	_, _, held = again.held("two")
+	_, _, held = again.held("two", owner)
 	require.False(t, held)
+	for _, other := range []uuid.UUID{uuid.New(), uuid.Nil} {
+		_, _, held = again.held("one", other)
+		require.False(t, held, "another's wish is another program")
+	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
-	require.NoError(t, os.WriteFile(again.path, []byte("{"), 0o600))
-	_, err = openQuarantine(dir, time.Hour)
-	require.ErrorContains(t, err, "read the quarantine")
+	require.NoError(t, again.put("three", owner, "also"))
+	require.NoError(t, again.release("one"))
+	_, _, held = again.held("one", owner)
+	require.False(t, held)
+	_, _, held = again.held("three", owner)
+	require.True(t, held)
+}
+
+func TestADamagedQuarantineIsPutAside(t *testing.T) {
+	for _, damage := range []string{"{", "", "null", `["x"]`, "\x00\x00"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, quarantineFile)
+		require.NoError(t, os.WriteFile(path, []byte(damage), 0o600))
+		e, err := New(Options{Dir: dir})
+		require.NoError(t, err, "what is not traced is measured all the same")
+		kept, err := os.ReadFile(path + ".damaged")
+		require.NoError(t, err)
+		require.Equal(t, damage, string(kept))
+		require.NoError(t, e.quarantine.put("one", uuid.Nil, "too much"))
+		require.NoError(t, e.Close())
+		again, err := openQuarantine(dir, time.Hour, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		_, _, held := again.held("one", uuid.Nil)
+		require.True(t, held)
+	}
+}
+
+// Nobody keeps the others from tracing: one tenant has at most half of the programs, and one is kept for operators.
+func TestEveryoneHasRoomToTrace(t *testing.T) {
+	a, b := uuid.New(), uuid.New()
+	for _, c := range []struct {
+		most               int
+		operators, as, bs  int
+		operator, ofA, ofB bool
+	}{
+		{8, 0, 0, 0, true, true, true},
+		{8, 0, 3, 0, true, true, true},
+		{8, 0, 4, 0, true, false, true},
+		{8, 0, 4, 3, true, false, false},
+		{8, 4, 3, 0, true, true, true},
+		{8, 8, 0, 0, false, false, false},
+		{8, 5, 3, 0, false, false, false},
+		{2, 0, 1, 0, true, false, false},
+		{2, 1, 0, 0, true, true, true},
+		{1, 0, 0, 0, true, true, true},
+		{1, 0, 1, 0, false, false, false},
+	} {
+		e := &Engine{opts: Options{MaxPrograms: c.most}, alive: map[uuid.UUID]int{uuid.Nil: c.operators, a: c.as, b: c.bs}}
+		for owner, want := range map[uuid.UUID]bool{uuid.Nil: c.operator, a: c.ofA, b: c.ofB} {
+			err := e.room(owner)
+			require.Equal(t, want, err == nil, "%+v %s: %v", c, owner, err)
+			if err != nil {
+				require.Equal(t, collect.OverBudget, collect.Refusal(err).Code)
+			}
+		}
+	}
 }
 
 func TestOnlyThePlatformsTracerIsOffered(t *testing.T) {

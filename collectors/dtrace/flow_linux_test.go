@@ -42,7 +42,7 @@ func TestAProgramThatPrintsTooMuchIsStoppedAndQuarantined(t *testing.T) {
 			}
 			require.Equal(t, collect.OverBudget, collect.Refusal(err).Code, "%v", err)
 			require.ErrorContains(t, err, "tracing syscall.syscalls printed more than 100000 bytes a second")
-			require.Eventually(t, func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.alive == 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.alive) == 0 }, 10*time.Second, time.Millisecond)
 			if p != nil {
 				require.NoError(t, p.Close())
 			}

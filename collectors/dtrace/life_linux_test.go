@@ -44,7 +44,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(os.TempDir(), "iapi-trace-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
-	require.Zero(t, e.alive)
+	require.Empty(t, e.alive)
 }
 
 func TestAKilledTracerIsToldAndNotStartedAgain(t *testing.T) {
@@ -58,7 +58,7 @@ func TestAKilledTracerIsToldAndNotStartedAgain(t *testing.T) {
 		require.ErrorContains(t, err, "killed")
 	}
 	<-p.run.over
-	require.Zero(t, e.alive)
+	require.Empty(t, e.alive)
 }
 
 func TestAProgramEndsByItself(t *testing.T) {
@@ -140,6 +140,8 @@ func TestARunawayIsStoppedAndQuarantined(t *testing.T) {
 	v := variant(t, d, true)
 	_, err = e.Open(t.Context(), wish(d, `{"eq":["pid","1"]}`), v)
 	require.Equal(t, collect.OverBudget, collect.Refusal(err).Code)
+	_, _, held := e.quarantine.held(d.Digest, uuid.New())
+	require.False(t, held, "other owners have done nothing")
 	require.NoError(t, e.Close())
 
 	again := newEngine(t, Options{Dir: dir})
@@ -185,7 +187,7 @@ func TestWhatMayNotBeTracedIsDenied(t *testing.T) {
 	require.Equal(t, collect.Unsupported, collect.Refusal(err).Code, "DTrace is for illumos")
 	_, err = e.Open(t.Context(), wish(d, `{}`), variant(t, d, true))
 	require.Equal(t, collect.Failed, collect.Refusal(err).Code)
-	require.Zero(t, e.alive)
+	require.Empty(t, e.alive)
 }
 
 func TestATracersRefusalIsToldInItsOwnWords(t *testing.T) {
@@ -199,7 +201,7 @@ func TestATracersRefusalIsToldInItsOwnWords(t *testing.T) {
 	_, err = e.Open(t.Context(), wish(d, `{}`, "latency"), variant(t, d, true))
 	require.Equal(t, collect.Failed, collect.Refusal(err).Code, "%v", err)
 	require.ErrorContains(t, err, "comm")
-	require.Zero(t, e.alive)
+	require.Empty(t, e.alive)
 }
 
 func TestATracerThatDoesNotStartIsGivenUp(t *testing.T) {
@@ -221,7 +223,7 @@ func TestATracerThatDoesNotStartIsGivenUp(t *testing.T) {
 	cancel()
 	_, err = e.Open(ctx, wish(d, `{}`), variant(t, d, true))
 	require.ErrorIs(t, err, context.Canceled)
-	require.Eventually(t, func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.alive == 0 }, time.Minute, 5*time.Millisecond)
+	require.Eventually(t, func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.alive) == 0 }, time.Minute, 5*time.Millisecond)
 }
 
 func TestTheVersionOfBpftraceIsKnown(t *testing.T) {

@@ -151,7 +151,7 @@ func TestAStartThatNobodyWaitsForLeavesNothing(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	require.Zero(t, e.alive, "it is gone when Open returns")
+	require.Empty(t, e.alive, "it is gone when Open returns")
 	require.Empty(t, e.programs)
 }
 
@@ -159,7 +159,7 @@ func TestAWallClockThatIsSetBackStopsNothing(t *testing.T) {
 	d := definition(t, "syscall.syscalls")
 	compiled, err := program.Compile(program.Wish{Definition: d, Variant: variant(t, d, true), Whole: true})
 	require.NoError(t, err)
-	r := newRunning(&Engine{}, "key", d, compiled)
+	r := newRunning(&Engine{}, "key", collect.Request{Definition: d}, compiled)
 	p := &probe{engine: r.engine, request: collect.Request{Definition: d, WholeHost: true}, run: r, primed: true}
 	r.add(p)
 	collectAt := func(second int64) float64 {

@@ -5,21 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const quarantineFile = "tracing-quarantine.json"
 
-// quarantine remembers which definitions are not to be run again for a while. With a directory it survives a restart.
+// quarantine remembers which definitions are not to be run again for a while, and for whom. With a directory it survives a
+// restart. A definition is known by its digest, so one that was changed is another.
 type quarantine struct {
 	path string // "" without a directory
 	term time.Duration
 
 	mu  sync.Mutex
-	all map[string]sentence
+	all map[string]sentence // by digest and owner
 }
 
 type sentence struct {
@@ -27,7 +33,9 @@ type sentence struct {
 	Reason string    `json:"reason"`
 }
 
-func openQuarantine(dir string, term time.Duration) (*quarantine, error) {
+// openQuarantine reads what was kept. A file that is damaged is put aside, and the quarantine begins empty: what costs too much
+// is found out again within two windows, while an agent that did not start would measure nothing at all.
+func openQuarantine(dir string, term time.Duration, log *slog.Logger) (*quarantine, error) {
 	q := &quarantine{term: term, all: map[string]sentence{}}
 	if dir == "" {
 		return q, nil
@@ -40,42 +48,45 @@ func openQuarantine(dir string, term time.Duration) (*quarantine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the quarantine: %w", err)
 	}
-	if err := json.Unmarshal(text, &q.all); err != nil {
-		return nil, fmt.Errorf("read the quarantine in %s: %w", q.path, err)
+	if damage := json.Unmarshal(text, &q.all); damage != nil || q.all == nil {
+		q.all = map[string]sentence{}
+		if err := os.Rename(q.path, q.path+".damaged"); err != nil {
+			return nil, fmt.Errorf("put the damaged quarantine aside: %w", err)
+		}
+		log.Warn("the record of quarantined definitions is damaged; it was put aside, and none is in quarantine", "file", q.path+".damaged", "error", damage)
 	}
 	return q, nil
 }
 
-// held tells whether, until when and why a definition is in quarantine.
-func (q *quarantine) held(digest string) (until time.Time, reason string, held bool) {
+// convict names a definition in the hands of an owner.
+func convict(digest string, owner uuid.UUID) string { return digest + "/" + owner.String() }
+
+// held tells whether, until when and why a definition is in quarantine for an owner.
+func (q *quarantine) held(digest string, owner uuid.UUID) (until time.Time, reason string, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s, found := q.all[digest]
+	s, found := q.all[convict(digest, owner)]
 	return s.Until, s.Reason, found && time.Now().Before(s.Until)
 }
 
-func (q *quarantine) put(digest, reason string) error {
+func (q *quarantine) put(digest string, owner uuid.UUID, reason string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.all[digest] = sentence{Until: time.Now().Add(q.term).UTC(), Reason: reason}
+	q.all[convict(digest, owner)] = sentence{Until: time.Now().Add(q.term).UTC(), Reason: reason}
 	return q.save()
 }
 
 func (q *quarantine) release(digest string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.all, digest)
+	maps.DeleteFunc(q.all, func(of string, _ sentence) bool { return strings.HasPrefix(of, digest+"/") })
 	return q.save()
 }
 
 // save writes the file anew, without those that are over; the caller holds the lock.
 func (q *quarantine) save() error {
 	now := time.Now()
-	for digest, s := range q.all {
-		if now.After(s.Until) {
-			delete(q.all, digest)
-		}
-	}
+	maps.DeleteFunc(q.all, func(_ string, s sentence) bool { return now.After(s.Until) })
 	if q.path == "" {
 		return nil
 	}

@@ -98,11 +98,12 @@ func (e *Engine) charge(r *running) {
 	r.setNotice(notice)
 }
 
-// condemn has a program that takes too much give no more, and quarantines its definition. The program is still to be ended.
+// condemn has a program that takes too much give no more, and quarantines its definition for its owner: another's wish is another
+// program, which may cost little. The program is still to be ended.
 func (e *Engine) condemn(r *running, why *collect.Error) {
 	e.log.Warn("a tracing program is stopped, and its definition quarantined", "metric", r.metric(), "pid", r.proc.pid, "reason", why.Message)
 	r.fail(why)
-	if err := e.quarantine.put(r.digest(), why.Message); err != nil {
+	if err := e.quarantine.put(r.digest(), r.owner, why.Message); err != nil {
 		e.log.Error("the quarantine of a definition will not survive a restart", "metric", r.metric(), "error", err)
 	}
 }
