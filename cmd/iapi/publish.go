@@ -83,7 +83,7 @@ func openPublications(ctx context.Context, st *store.Store, own *catalog.Catalog
 // hostPolicyFlags are what a host allows its agent, whatever the API wants.
 type hostPolicyFlags struct {
 	Collectors []string `enum:"kstat,procfs,zfs,dtrace" help:"Collectors that may run on this host: ${enum}. Without: all that it has." placeholder:"NAME"`
-	MaxTracing int      `default:"8" help:"Tracing programs at a time; what would need another is refused. Each takes about 100 MB." placeholder:"N"`
+	MaxTracing int      `default:"8" help:"Tracing programs at a time, of one tenant at most half of them; what would need another is refused. Each takes about 100 MB." placeholder:"N"`
 	trustFlags
 }
 
