@@ -89,7 +89,7 @@ func New(o Options) (*Agent, error) {
 	if o.SinceBoot == nil {
 		o.SinceBoot = boottime
 	}
-	d, err := openDisk(o.Dir)
+	d, err := openDisk(o.Dir, o.Host)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 
 var (
 	tenant  = uuid.MustParse("930896af-bf8c-48d4-885c-6573a94b1853")
+	rigHost = uuid.MustParse("00000000-0000-4000-8000-0000000000ff")
 	someone = uuid.MustParse("11111111-bf8c-48d4-885c-6573a94b1853")
 	zoneA   = uuid.MustParse("00000000-0000-4000-8000-00000000000a")
 	zoneB   = uuid.MustParse("00000000-0000-4000-8000-00000000000b")
@@ -236,7 +237,7 @@ func rigOf(t *testing.T) *rig {
 func (r *rig) start() *rig {
 	r.session.ready = make(chan struct{})
 	o := Options{
-		Host: uuid.New(), Version: "test", Session: r.session, Collectors: r.collectors, Dir: r.dir, Owner: r.owner, SinceBoot: r.sinceBoot,
+		Host: rigHost, Version: "test", Session: r.session, Collectors: r.collectors, Dir: r.dir, Owner: r.owner, SinceBoot: r.sinceBoot,
 		OpenTarget: func(string, measure.Target) (Queue, error) { return r.queue, nil },
 	}
 	if r.collectors == nil {
@@ -425,7 +426,7 @@ func TestAfterARebootNothingWithATimeToLiveIsResumed(t *testing.T) {
 		limited := r.item("i-limited")
 		expires := time.Now().Add(time.Hour)
 		limited.ExpiresAt = &expires
-		d, err := openDisk(r.dir)
+		d, err := openDisk(r.dir, rigHost)
 		require.NoError(t, err)
 		require.NoError(t, d.save(saved{Version: session.Version{Epoch: epoch, Generation: 7, Hash: "h"}, Items: []assignment.Item{r.item("i-1"), limited},
 			Boot: "another boot", Deadlines: map[string]time.Duration{"i-limited": r.sinceBoot() + time.Hour}}))

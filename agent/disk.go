@@ -13,16 +13,22 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/google/uuid"
+
 	"iapi/assignment"
 	"iapi/catalog"
 )
 
 // disk is what an agent keeps between its lives: the last good assignment with what is left to live of each
 // instrumentation, and the definitions that it has fetched. Without a directory nothing is kept.
-type disk struct{ dir string }
+type disk struct {
+	dir  string
+	host uuid.UUID // whose it is
+}
 
 // saved is the last good assignment as it lies on disk.
 type saved struct {
+	Host      uuid.UUID                `json:"host"`
 	Version   assignment.Version       `json:"version"`
 	Items     []assignment.Item        `json:"items"`
 	Boot      string                   `json:"boot"`      // the boot that Deadlines count from
@@ -30,14 +36,14 @@ type saved struct {
 	SavedAt   time.Time                `json:"savedAt"`   // by the wall clock, for people
 }
 
-func openDisk(dir string) (disk, error) {
+func openDisk(dir string, host uuid.UUID) (disk, error) {
 	if dir == "" {
-		return disk{}, nil
+		return disk{host: host}, nil
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "definitions"), 0o700); err != nil {
 		return disk{}, fmt.Errorf("make the agent's directory: %w", err)
 	}
-	return disk{dir: dir}, nil
+	return disk{dir: dir, host: host}, nil
 }
 
 func (d disk) load() (saved, bool, error) {
@@ -52,6 +58,9 @@ func (d disk) load() (saved, bool, error) {
 		return saved{}, false, fmt.Errorf("read the saved assignment: %w", err)
 	}
 	s, err := parseSaved(raw)
+	if err == nil && s.Host != d.host {
+		err = fmt.Errorf("the saved assignment is that of host %s, and this is host %s", s.Host, d.host)
+	}
 	return s, err == nil, err
 }
 
@@ -59,6 +68,7 @@ func (d disk) save(s saved) error {
 	if d.dir == "" {
 		return nil
 	}
+	s.Host = d.host
 	raw, err := s.text()
 	if err != nil {
 		return err

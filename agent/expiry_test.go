@@ -219,7 +219,7 @@ func TestADiskThatCannotBeWrittenIsTold(t *testing.T) {
 		require.Contains(t, r.status("i-1").Message, "a restart without the API would measure nothing")
 		require.NoError(t, os.Remove(path))
 		r.eventually("it is saved", func() bool { return r.status("i-1").Message == "" })
-		d := disk{dir: r.dir}
+		d := disk{dir: r.dir, host: rigHost}
 		last, ok, err := d.load()
 		require.NoError(t, err)
 		require.True(t, ok)

@@ -154,7 +154,7 @@ func TestARunThatEndsDoesNotSpeakForTheOneThatFollows(t *testing.T) {
 
 func TestADamagedAssignmentIsNotRun(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		d, err := openDisk(r.dir)
+		d, err := openDisk(r.dir, rigHost)
 		require.NoError(t, err)
 		good := saved{Version: session.Version{Epoch: epoch, Generation: 7, Hash: "h"}, Items: []assignment.Item{r.item("i-1")}}
 		require.NoError(t, d.save(good))
@@ -173,6 +173,12 @@ func TestADamagedAssignmentIsNotRun(t *testing.T) {
 			require.Error(t, err, name)
 			require.False(t, ok, name)
 		}
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+		elsewhere := disk{dir: r.dir, host: uuid.New()}
+		_, ok, err = elsewhere.load()
+		require.ErrorContains(t, err, "is that of host "+rigHost.String())
+		require.False(t, ok, "another host's")
+		require.NoError(t, elsewhere.save(good))
 		r.start()
 		require.Zero(t, r.session.known, "everything is asked for again")
 		r.assign(7, r.item("i-1"))

@@ -27,7 +27,7 @@ func denied(t *testing.T, err error, text string) {
 
 func trustIn(t *testing.T, dir string, keys catalog.Keys) *trust {
 	t.Helper()
-	d, err := openDisk(dir)
+	d, err := openDisk(dir, rigHost)
 	require.NoError(t, err)
 	tr, err := newTrust(keys, nil, d, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -63,7 +63,7 @@ func TestABundlesDefinitionsAreTrustedAndNotGoneBackFrom(t *testing.T) {
 	document := regexp.MustCompile(`(?m)^version: \d+$`).ReplaceAll(before.Document, []byte("version: 99"))
 	own, err := embedded.With(document)
 	require.NoError(t, err)
-	d, err := openDisk("")
+	d, err := openDisk("", rigHost)
 	require.NoError(t, err)
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
@@ -96,7 +96,7 @@ func TestAnAgentNeverGoesBackInVersion(t *testing.T) {
 }
 
 func TestASignatureIsKeptBesideItsDefinition(t *testing.T) {
-	d, err := openDisk(t.TempDir())
+	d, err := openDisk(t.TempDir(), rigHost)
 	require.NoError(t, err)
 	document := []byte("any document")
 	digest := catalog.Digest(document)
@@ -127,7 +127,7 @@ func TestADamagedRecordOfVersionsIsMadeAnewFromWhatIsKept(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, versionsFile), []byte("{"), 0o600))
 
 	var log bytes.Buffer
-	d, err := openDisk(dir)
+	d, err := openDisk(dir, rigHost)
 	require.NoError(t, err)
 	tr, err = newTrust(catalog.Keys{}, embedded, d, slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err, "a damaged file keeps no agent from measuring")

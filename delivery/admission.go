@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// longest bounds how long anybody is told to stay away, but for the jitter. A flood must not keep agents away long after it.
+const longest = time.Minute
+
 // Admission is a token bucket for newcomers, to be asked before anything is spent on them. Who is refused learns when to
 // come back: the number of those who wait, divided by the rate, so that a whole fleet that comes at once is spread evenly.
 type Admission struct {
@@ -43,7 +46,7 @@ func (a *Admission) Admit() (ok bool, retryAfter time.Duration) {
 		a.tokens--
 		return true, 0
 	}
-	a.waiting++
+	a.waiting = min(a.waiting+1, a.rate*longest.Seconds())
 	after := time.Duration(a.waiting / a.rate * float64(time.Second))
 	return false, after + time.Duration(rand.Int64N(int64(after)/4+1))
 }

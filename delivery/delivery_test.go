@@ -450,6 +450,11 @@ func TestAdmissionSpreadsThoseItRefuses(t *testing.T) {
 		require.False(t, ok)
 		require.InDelta(t, float64(i)/100, after.Seconds(), float64(i)/100/4+0.001, "waiting ÷ rate, and at most a quarter more")
 	}
+	for range 100_000 {
+		ok, after := a.Admit()
+		require.False(t, ok)
+		require.LessOrEqual(t, after, 75*time.Second, "a flood keeps nobody away for long")
+	}
 	now = now.Add(time.Second)
 	admitted := 0
 	for range 200 {

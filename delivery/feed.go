@@ -181,12 +181,15 @@ func (h *Hub) serve(ctx context.Context, l *lane) {
 			}
 			continue
 		}
-		err := h.bring(ctx, changed, unsure)
+		behind, err := h.bring(ctx, changed, unsure)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
 			wait = h.opts.RetryFirst
+			if behind && !sleep(ctx, wait) { // some are in the lane again; the others wait no longer than this for them
+				return
+			}
 			continue
 		}
 		h.failures.Add(1)
@@ -220,15 +223,16 @@ func (h *Hub) retry(l *lane, host uuid.UUID, changed bool) {
 	l.add(host, changed, false)
 }
 
-// bring reads what the hosts need and offers it to their subscriptions.
-func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) error {
+// bring reads what the hosts need and offers it to their subscriptions. behind tells of hosts that stay behind their agents,
+// and are in their lane again.
+func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) (behind bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
 	defer cancel()
 	fetch := h.connected(changed)
 	if unsure = h.connected(unsure); len(unsure) > 0 {
 		versions, err := h.source.Versions(ctx, unsure...)
 		if err != nil {
-			return fmt.Errorf("read versions: %w", err)
+			return false, fmt.Errorf("read versions: %w", err)
 		}
 		for i, host := range unsure {
 			s := h.subscription(host)
@@ -241,23 +245,24 @@ func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) error {
 		}
 	}
 	if len(fetch) == 0 {
-		return nil
+		return false, nil
 	}
 	documents, err := h.source.Documents(ctx, fetch...)
 	if err != nil {
-		return fmt.Errorf("read documents: %w", err)
+		return false, fmt.Errorf("read documents: %w", err)
 	}
 	for i := range documents {
-		h.offer(ctx, fetch[i], &documents[i])
+		behind = !h.offer(ctx, fetch[i], &documents[i]) || behind
 	}
-	return nil
+	return behind, nil
 }
 
-// offer hands a document to its host's subscription, in a new epoch if the agent would refuse it.
-func (h *Hub) offer(ctx context.Context, host uuid.UUID, doc *assignment.Stored) {
+// offer hands a document to its host's subscription, in a new epoch if the agent would refuse it. It is false if there is none
+// yet, and the host is in its lane again.
+func (h *Hub) offer(ctx context.Context, host uuid.UUID, doc *assignment.Stored) bool {
 	s := h.subscription(host)
 	if s == nil {
-		return
+		return true
 	}
 	if doc.Version == (assignment.Version{}) {
 		// A document that was there before is not taken away because it cannot be found.
@@ -267,11 +272,11 @@ func (h *Hub) offer(ctx context.Context, host uuid.UUID, doc *assignment.Stored)
 		if first {
 			s.finish(h.missing(ctx, host))
 		}
-		return
+		return true
 	}
 	one := *doc // so that a slot does not keep the whole batch
 	if s.offer(&one) {
-		return
+		return true
 	}
 	s.mu.Lock()
 	known := s.known
@@ -279,9 +284,10 @@ func (h *Hub) offer(ctx context.Context, host uuid.UUID, doc *assignment.Stored)
 	if err := h.rebase(ctx, host, known); err != nil {
 		h.log.Error("a host stays behind its agent", "host", host, "error", err)
 		h.retry(h.laneOf(host), host, true)
-		return
+		return false
 	}
 	h.laneOf(host).add(host, true, false)
+	return true
 }
 
 func (h *Hub) subscription(host uuid.UUID) *Subscription {

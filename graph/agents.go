@@ -57,6 +57,7 @@ func (s *Server) assignment(w http.ResponseWriter, r *http.Request) {
 	body := append(ws.AppendAssignment([]byte{'{'}, &doc, s.opts.Clock()), '}')
 	h.Set("Content-Type", mediaJSON+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	writeWithin(w)
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // a client that has gone is no error
 }

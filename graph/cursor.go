@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"iapi/graph/model"
 	"iapi/instrumentation"
 )
@@ -34,7 +36,13 @@ func parseCursor(kind byte, text string) (string, error) {
 	if err != nil || len(raw) < 3 || raw[0] != cursorVersion || raw[1] != kind || cursor(kind, string(raw[2:])) != text {
 		return "", badRequest("this is no cursor of this list: %q", text)
 	}
-	return string(raw[2:]), nil
+	key := string(raw[2:])
+	if kind == byVM || kind == byHost {
+		if _, err := uuid.Parse(key); err != nil {
+			return "", badRequest("this is no cursor of this list: %q", text)
+		}
+	}
+	return key, nil
 }
 
 // pageOf reads the arguments of a connection.

@@ -117,6 +117,15 @@ func codeOf(errs gqlerror.List) string {
 	return code
 }
 
+// answerTime is how long a client may take to read an answer.
+const answerTime = 30 * time.Second
+
+// writeWithin gives an answer its deadline, so that a client that reads nothing holds nothing. The server lifts it before the next
+// request.
+func writeWithin(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // not every writer can
+}
+
 // params reads the request. The status goes with the error.
 func (s *Server) params(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
 	if r.Method == http.MethodGet {
@@ -251,6 +260,7 @@ func (a *answerer) respond(status int, r *graphql.Response, executed bool) {
 	h.Set("Content-Type", a.media+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
+	writeWithin(a.w)
 	a.w.WriteHeader(status)
 	_, _ = a.w.Write(body) // a client that has gone is no error
 }

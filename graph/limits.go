@@ -166,7 +166,8 @@ func complexityOf() generated.ComplexityRoot {
 	c.Query.Hosts = func(child int, first *int, _ *string, _ *bool) int { return page(child, first, nil) }
 	c.Query.AuditLog = func(child int, first *int, _ *string) int { return page(child, first, nil) }
 	c.Query.Nodes = func(child int, ids []string) int { return 1 + len(ids)*child }
-	c.Query.PreviewScope = func(child int, _ model.RawObject, _ *string, _ *uuid.UUID) int { return 200 + child }
+	const preview = 200
+	c.Query.PreviewScope = func(child int, _ model.RawObject, _ *string, _ *uuid.UUID) int { return preview + child }
 	c.Query.CheckCreate = func(child int, _ model.CreateInstrumentationInput) int { return 5 + child }
 	c.Query.CheckUpdate = func(child int, _ model.UpdateInstrumentationInput) int { return 5 + child }
 	c.Query.ExplainPlacement = func(child int, _ string, _, _ *uuid.UUID) int { return 20 + child }
@@ -177,6 +178,24 @@ func complexityOf() generated.ComplexityRoot {
 	c.Host.Agent = func(child int) int { return 2 + child }
 	counted := func(child int) int { return 20 + child }
 	c.InstrumentationConnection.TotalCount, c.HostConnection.TotalCount = counted, counted
+
+	// A mutation writes, if only that it was refused. Who has no credentials can ask for nothing but the exchange.
+	const change = 10
+	changed := func(child int, _ model.InstrumentationIDInput) int { return change + child }
+	c.Mutation.PauseInstrumentation, c.Mutation.ResumeInstrumentation = changed, changed
+	c.Mutation.DeleteInstrumentation, c.Mutation.RefreshInstrumentation = changed, changed
+	c.Mutation.CreateInstrumentation = func(child int, in model.CreateInstrumentationInput) int {
+		if given(in.PreviewToken) != "" {
+			child += preview // what was shown is compared with what is now
+		}
+		return change + child
+	}
+	c.Mutation.CloneInstrumentation = func(child int, _ model.CloneInstrumentationInput) int { return change + child }
+	c.Mutation.UpdateInstrumentation = func(child int, _ model.UpdateInstrumentationInput) int { return change + child }
+	c.Mutation.DeleteInstrumentations = func(child int, in model.DeleteInstrumentationsInput) int {
+		return change*(1+min(max(in.ExpectedCount, 0), 1000)) + child
+	}
+	c.Mutation.ExchangeJoinToken = func(child int, _ model.ExchangeJoinTokenInput) int { return 100 + child }
 	return c
 }
 

@@ -205,23 +205,31 @@ var errThrottled = errors.New("keys were fetched a moment ago")
 type throttle struct {
 	next http.RoundTripper
 
-	mu   sync.Mutex
-	last time.Time
+	mu     sync.Mutex
+	last   time.Time
+	failed bool // the last request
 }
 
 func (t *throttle) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.mu.Lock()
-	soon := time.Since(t.last) < oidcInterval
+	soon, failed := time.Since(t.last) < oidcInterval, t.failed
 	if !soon {
 		t.last = time.Now()
 	}
 	t.mu.Unlock()
-	if soon {
+	switch {
+	case soon && failed: // nobody knows whether the token is good
+		return nil, errors.New("they could not be fetched a moment ago")
+	case soon:
 		return nil, errThrottled
 	}
 	next := t.next
 	if next == nil {
 		next = http.DefaultTransport
 	}
-	return next.RoundTrip(r)
+	answer, err := next.RoundTrip(r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failed = err != nil || answer.StatusCode != http.StatusOK
+	return answer, err
 }

@@ -33,6 +33,8 @@ type CreateInput struct {
 	// Mistakes are those that reading the input has found (see ScopeFrom, PredicateFrom and TargetsFrom). They are
 	// reported together with those that the rules find, and the members that they are about are not judged again.
 	Mistakes UserErrors
+
+	asked string // digest of what the caller has said, where that is not all of this; "" otherwise
 }
 
 // UpdateInput changes an instrumentation. Granularity and TTL are cleared by nil: back to what a create without them gets.

@@ -89,6 +89,9 @@ func (s *Service) first(ctx context.Context, c Change, in CreateInput) (Instrume
 
 // inputDigest is the same for inputs that ask for the same.
 func inputDigest(origin string, owner uuid.UUID, in CreateInput) string {
+	if in.asked != "" {
+		return digest([]string{origin, owner.String(), in.asked})
+	}
 	tags := slices.Clone(in.Tags)
 	sortTags(tags)
 	return digest(struct {
@@ -132,6 +135,9 @@ func (s *Service) Clone(ctx context.Context, c identity.Caller, in CloneInput) (
 	if rec.TTL > 0 {
 		wish.TTL = &rec.TTL
 	}
+	said := in
+	said.IdempotencyKey, said.Mistakes = nil, nil
+	wish.asked = digest(said) // a repetition is known also when what is cloned has changed since
 	take(&wish.Name, in.Name)
 	take(&wish.Predicate, in.Predicate)
 	take(&wish.Decompositions, in.Decompositions)

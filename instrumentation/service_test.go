@@ -109,6 +109,18 @@ func TestSameKeySameInputSameInstrumentation(t *testing.T) {
 	}
 	_, err := w.Clone(t.Context(), it.Tenant(alice), in.CloneInput{ID: first.ID, IdempotencyKey: ptr("k")})
 	require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, mistakes(t, err), "a clone is not a create")
+	source := create(t, w, it.Tenant(alice), counter())
+	again := in.CloneInput{ID: source.ID, IdempotencyKey: ptr("c"), TTL: in.Some(ptr(3600))}
+	cloned, err := w.Clone(t.Context(), it.Tenant(alice), again)
+	require.NoError(t, err)
+	_, err = w.Update(t.Context(), it.Tenant(alice), in.UpdateInput{ID: source.ID, Name: in.Some("renamed since")})
+	require.NoError(t, err)
+	repeated, err := w.Clone(t.Context(), it.Tenant(alice), again)
+	require.NoError(t, err)
+	require.Equal(t, cloned.ID, repeated.ID, "what is cloned may change")
+	again.TTL = in.Some(ptr(60))
+	_, err = w.Clone(t.Context(), it.Tenant(alice), again)
+	require.Equal(t, []string{"IDEMPOTENCY_CONFLICT idempotencyKey"}, mistakes(t, err), "what is asked for may not")
 	w.Clock.Advance(2 * time.Hour)
 	require.NotEqual(t, first.ID, create(t, w, it.Tenant(alice), wish).ID, "keys are remembered for a day")
 }

@@ -62,7 +62,7 @@ func (s *Store) AuditLog(ctx context.Context, before string, n int) ([]instrumen
 	if before != "" {
 		k, err := strconv.ParseInt(before, 10, 64)
 		if err != nil || k < 1 {
-			return nil, fmt.Errorf("read the audit log: entry %q is not valid", before)
+			return nil, fmt.Errorf("%w: the audit log has no entry %q", instrumentation.ErrBadRequest, before)
 		}
 		if k == 1 {
 			return nil, nil

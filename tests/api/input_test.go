@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -70,6 +71,15 @@ func TestBadInputGetsAClearAnswerAndChangesNothing(t *testing.T) {
 			"a negative page": {"first": -1}, "no page": {"first": 0}, "too large a page": {"first": 501},
 		} {
 			refused(name, s.ask(t, tenant, `query($first: Int, $after: String) { instrumentations(first: $first, after: $after) { nodes { id } } }`, variables), "BAD_REQUEST", 200)
+		}
+		for list, key := range map[string]string{ // each of its own kind, with a key that none has
+			`instrumentations { nodes { vms(after: "%s") { pageInfo { hasNextPage } } } }`:   "1vx",
+			`instrumentations { nodes { hosts(after: "%s") { pageInfo { hasNextPage } } } }`: "1hx",
+			`hosts(after: "%s") { pageInfo { hasNextPage } }`:                                "1hx",
+			`auditLog(after: "%s") { pageInfo { hasNextPage } }`:                             "1a-1",
+		} {
+			query := "{ " + fmt.Sprintf(list, base64.RawURLEncoding.EncodeToString([]byte(key))) + " }"
+			refused(query, s.ask(t, "operator", query, nil), "BAD_REQUEST", 200)
 		}
 		for name, n := range map[string]any{"a fraction": 1.5, "more than 32 bits": 1 << 40, "a text": "1"} {
 			require.Equal(t, "BAD_REQUEST", s.ask(t, tenant, `query($first: Int) { instrumentations(first: $first) { nodes { id } } }`, map[string]any{"first": n}).code(), name)
