@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -25,6 +26,9 @@ type bundle struct {
 		CgroupsPath string `json:"cgroupsPath"`
 	} `json:"linux"`
 }
+
+// foreign are prefixes of the annotations that runtimes set for themselves.
+var foreign = []string{"io.kubernetes.", "io.containerd.", "nerdctl/"}
 
 // annotations are those that kubelets have set by containerd's CRI plugin, and the tags that they become.
 var annotations = map[string]string{
@@ -80,9 +84,13 @@ func parseBundle(text []byte, namespace, id string) (listed, error) {
 	} else {
 		l.uuid = uuid.NewSHA1(Namespace, []byte("containerd:"+namespace+":"+id))
 	}
-	for key, tag := range annotations {
-		if value := b.Annotations[key]; value != "" {
+	for key, value := range b.Annotations {
+		own := !slices.ContainsFunc(foreign, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+		switch tag := annotations[key]; {
+		case tag != "" && value != "":
 			l.tags[tag] = value
+		case own && l.runtime == "containerd": // its clients keep a container's labels here
+			l.tags[key] = value
 		}
 	}
 	var labels map[string]string // nerdctl's are JSON in one annotation
@@ -100,6 +108,7 @@ func parseBundle(text []byte, namespace, id string) (listed, error) {
 			l.cgroup = ""
 		}
 	}
+	l.stopped = l.cgroup != "" // until its cgroup is seen: the bundle is there before, and after
 	return l, nil
 }
 

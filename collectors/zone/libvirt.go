@@ -15,8 +15,9 @@ const maxDomain = 4 << 20
 // domain is what libvirt keeps of a running virtual machine.
 type domain struct {
 	Domain struct {
-		Name string `xml:"name"`
-		UUID string `xml:"uuid"`
+		Number string `xml:"id,attr"`
+		Name   string `xml:"name"`
+		UUID   string `xml:"uuid"`
 	} `xml:"domain"`
 }
 
@@ -56,5 +57,5 @@ func parseDomain(text []byte) (listed, error) {
 	if d.Domain.Name == "" {
 		return listed{}, errors.New("it has no name")
 	}
-	return listed{uuid: id, runtime: "libvirt", id: d.Domain.Name, alias: d.Domain.Name}, nil
+	return listed{uuid: id, runtime: "libvirt", id: d.Domain.Name, alias: d.Domain.Name, number: d.Domain.Number}, nil
 }

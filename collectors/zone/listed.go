@@ -17,6 +17,7 @@ type listed struct {
 	alias   string
 	tags    map[string]string
 	stopped bool
+	number  string // libvirt's, see mark
 	cgroup  string // where the runtime says the cgroup is: a path from the tree's root, or a scope's name alone; or ""
 }
 
@@ -47,16 +48,21 @@ type index struct {
 	byID     map[string]listed // runtime, slash, id
 	byPath   map[string]listed
 	byName   map[string]listed // the last element of a path
-	byNumber map[string]listed // the 64 hex digits of a container's id
+	byHex    map[string]listed // the 64 hex digits of a container's id
+	byNumber map[string]listed // of a machine of libvirt's
 }
 
 func indexOf(all map[string][]listed) index {
-	x := index{byID: map[string]listed{}, byPath: map[string]listed{}, byName: map[string]listed{}, byNumber: map[string]listed{}}
+	x := index{byID: map[string]listed{}, byPath: map[string]listed{}, byName: map[string]listed{},
+		byHex: map[string]listed{}, byNumber: map[string]listed{}}
 	for _, list := range all {
 		for _, l := range list {
 			x.byID[l.runtime+"/"+l.id] = l
 			if isContainerID(l.id) {
-				x.byNumber[l.id] = l
+				x.byHex[l.id] = l
+			}
+			if l.number != "" {
+				x.byNumber[l.number] = l
 			}
 			switch {
 			case strings.HasPrefix(l.cgroup, "/"):
@@ -79,10 +85,29 @@ func (x index) find(rel string) (listed, bool) {
 		return l, true
 	}
 	if id, ok := containerID(name); ok {
-		l, ok := x.byNumber[id]
+		l, ok := x.byHex[id]
 		return l, ok
 	}
 	return listed{}, false
+}
+
+// name gives the zone that a runtime has by the name or number which a cgroup's name tells. The name of a cgroup of
+// libvirt's is what is left of the machine's own.
+func (x index) name(m mark) listed {
+	if l, ok := x.byNumber[m.number]; ok && (m.id == "qemu-"+m.number || strings.HasPrefix(plain(l.id), plain(m.id))) {
+		return l
+	}
+	return x.byID[m.runtime+"/"+m.id]
+}
+
+// plain is what libvirt surely leaves of a name.
+func plain(name string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return -1
+	}, name)
 }
 
 func (l listed) mark() mark { return mark{runtime: l.runtime, id: l.id, uuid: l.uuid} }

@@ -9,6 +9,9 @@ import (
 	"strings"
 )
 
+// eventsFile tells whether a v2 cgroup has processes; the kernel notifies of it.
+const eventsFile = "cgroup.events"
+
 // maxSmallFile bounds what is read of a /proc or cgroup file that tells of one process or one cgroup.
 const maxSmallFile = 256 << 10
 
@@ -60,6 +63,15 @@ func processes(dir string, depth int) []int {
 	return nil
 }
 
+// isEmpty reports whether the kernel says that no process is in a v2 cgroup, nor below it.
+func isEmpty(dir string) bool {
+	if dir == "" {
+		return false
+	}
+	text, err := readBounded(filepath.Join(dir, eventsFile))
+	return err == nil && bytes.Contains(append([]byte{'\n'}, text...), []byte("\npopulated 0\n"))
+}
+
 func isNamespaceInit(proc string, pid int) bool {
 	text, err := readBounded(filepath.Join(proc, strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -76,24 +88,34 @@ func isNamespaceInit(proc string, pid int) bool {
 
 // StartTime tells when a process began, in ticks since boot; 0 if there is no such process. Root is usually /proc.
 func StartTime(root string, pid int) uint64 {
-	text, err := readBounded(filepath.Join(root, strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0
-	}
-	// The command is in parentheses and may hold anything, so that only what follows the last one can be counted on.
-	i := bytes.LastIndexByte(text, ')')
-	if i < 0 {
-		return 0
-	}
-	fields := strings.Fields(string(text[i+1:]))
-	if len(fields) < 20 {
-		return 0
-	}
-	start, err := strconv.ParseUint(fields[19], 10, 64)
+	start, err := strconv.ParseUint(statField(root, pid, 22), 10, 64)
 	if err != nil {
 		return 0
 	}
 	return start
+}
+
+// parentOf tells the parent of a process; 0 if it has none here.
+func parentOf(root string, pid int) int {
+	parent, err := strconv.Atoi(statField(root, pid, 4))
+	if err != nil {
+		return 0
+	}
+	return parent
+}
+
+// statField gives a field of a process's stat file, by its number in proc(5) from 3 on; "" if there is no such process.
+func statField(root string, pid, number int) string {
+	text, err := readBounded(filepath.Join(root, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return ""
+	}
+	// The command is in parentheses and may hold anything, so that only what follows the last one can be counted on.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) <= number-3 {
+		return ""
+	}
+	return fields[number-3]
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -13,6 +13,7 @@ type mark struct {
 	id      string    // the container's id, or its name
 	local   bool      // id is unique on this host only
 	pod     string    // the kubernetes pod's uid
+	number  string    // that libvirt gives a machine while it runs
 	uuid    uuid.UUID // the runtime's own; Nil: made from the id
 }
 
@@ -35,13 +36,14 @@ func recognize(rel string) (mark, bool) {
 				return mark{runtime: s.runtime, id: id, pod: podOf(rel)}, true
 			}
 		}
-		if id, ok := strings.CutPrefix(scope, `machine-qemu\x2d`); ok {
-			if _, name, ok := strings.Cut(id, `\x2d`); ok && name != "" {
-				return mark{runtime: "libvirt", id: unescapeUnit(name), local: true}, true
+		if id, ok := strings.CutPrefix(scope, "machine-"); ok && id != "" {
+			id = unescapeUnit(id)
+			if m, ok := guest(id); ok {
+				return m, true
 			}
-		}
-		if id, ok := strings.CutPrefix(scope, "machine-"); ok && parent == "machine.slice" && id != "" {
-			return mark{runtime: "machined", id: unescapeUnit(id), local: true}, true
+			if parent == "machine.slice" {
+				return mark{runtime: "machined", id: id, local: true}, true
+			}
 		}
 		if parent == "qemu.slice" && isNumber(scope) {
 			return mark{runtime: "proxmox", id: scope, local: true}, true
@@ -61,6 +63,9 @@ func recognize(rel string) (mark, bool) {
 	if id, ok := strings.CutPrefix(name, "libpod-"); ok && isContainerID(id) {
 		return mark{runtime: "podman", id: id}, true
 	}
+	if id, ok := strings.CutSuffix(name, ".libvirt-qemu"); ok { // libvirt's own, where there is no systemd
+		return guest(id)
+	}
 	if id, ok := strings.CutPrefix(name, "lxc.payload."); ok && id != "" {
 		return mark{runtime: "lxc", id: id, local: true}, true
 	}
@@ -73,6 +78,20 @@ func recognize(rel string) (mark, bool) {
 		}
 	}
 	return mark{}, false
+}
+
+// guest tells what libvirt calls a machine: qemu-<number>-<name>, of whose name the characters are left out that no host's
+// name has, and all but the first few dozen.
+func guest(id string) (mark, bool) {
+	rest, ok := strings.CutPrefix(id, "qemu-")
+	number, name, _ := strings.Cut(rest, "-")
+	if !ok || !isNumber(number) {
+		return mark{}, false
+	}
+	if name == "" {
+		name = id
+	}
+	return mark{runtime: "libvirt", id: name, number: number, local: true}, true
 }
 
 // podOf finds the pod's uid in a path such as /kubepods.slice/kubepods-burstable-pod0a1b_….slice/….

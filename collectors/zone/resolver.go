@@ -47,7 +47,7 @@ type Resolver struct {
 	refresh sync.Mutex          // one Refresh at a time; guards what follows
 	listed  map[string][]listed // the last good answer of each source
 	static  map[uuid.UUID]static
-	dirs    []string // where cgroups may come and go
+	watched []string // where cgroups may come and go, and what tells that a zone became empty or ceased to be
 	failing string   // the text of the last error logged
 }
 
@@ -121,7 +121,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 			r.report(err)
 		}
 		var settled <-chan time.Time
-		if watch.follow(r.watched()) {
+		if watch.follow(r.watches()) {
 			settled = time.After(settle)
 		}
 		for look := false; !look; {
@@ -143,10 +143,10 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
-func (r *Resolver) watched() []string {
+func (r *Resolver) watches() []string {
 	r.refresh.Lock()
 	defer r.refresh.Unlock()
-	return r.dirs
+	return r.watched
 }
 
 func (r *Resolver) report(err error) {
@@ -240,7 +240,7 @@ func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZon
 			return mark{runtime: kind, id: m.name, local: true}, true
 		}
 		if m, ok := recognize(rel); ok {
-			m.uuid = lists.byID[m.runtime+"/"+m.id].uuid
+			m.uuid = lists.name(m).uuid
 			return m, true
 		}
 		if l, ok := lists.find(rel); ok {
@@ -251,14 +251,26 @@ func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZon
 		}
 		return mark{}, false
 	})
-	r.dirs = dirs
+	r.watched = dirs
+	for _, f := range found {
+		if f.cgroups.Unified != "" {
+			r.watched = append(r.watched, filepath.Join(f.cgroups.Unified, eventsFile))
+		}
+		if f.runtime == "lxc" && f.local {
+			f.id = monitored(r.opts.Proc, f.id, f.cgroups)
+			f.uuid = lists.name(f.mark).uuid
+		}
+	}
 	return found, err
 }
 
-// isUnit reports whether a cgroup is that of a system service which the operator calls a zone.
+// isUnit reports whether a cgroup is that of a system service which the operator calls a zone. Slices alone are above it:
+// what else looks like a service was made by a user, or in a container.
 func (r *Resolver) isUnit(rel string) bool {
-	if !strings.HasPrefix(rel, "/system.slice/") {
-		return false
+	for dir := path.Dir(rel); dir != "/"; dir = path.Dir(dir) {
+		if !strings.HasSuffix(dir, ".slice") || dir == "/user.slice" {
+			return false
+		}
 	}
 	return slices.ContainsFunc(r.opts.Units, func(pattern string) bool {
 		ok, _ := path.Match(pattern, path.Base(rel)) // New has checked the pattern
@@ -287,7 +299,7 @@ func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]mac
 		m, machined := registered[path.Base(rel)]
 		switch {
 		case own:
-		case machined && m.id != uuid.Nil:
+		case machined && m.vm && m.id != uuid.Nil: // a container's would be its /etc/machine-id, which is its own to write
 			id = m.id
 		case f.uuid != uuid.Nil:
 			id = f.uuid
@@ -297,8 +309,8 @@ func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]mac
 			id = uuid.NewSHA1(Namespace, []byte(f.id))
 		}
 		z, ok := zones[id]
-		if ok && !z.Cgroups.IsZero() {
-			continue // a second cgroup of the same name proves nothing
+		if ok && !z.Cgroups.IsZero() && (z.IsRunning() || users(rel) > users(z.Cgroups.Path)) {
+			continue // a second cgroup of the same name proves nothing, unless the first was only left behind
 		}
 		if !ok {
 			z = Zone{UUID: id, ID: f.id, Alias: alias(f.mark), Runtime: f.runtime}
@@ -311,6 +323,9 @@ func (r *Resolver) merge(found map[string]*cgroupZone, registered map[string]mac
 		}
 		z.State, z.Cgroups = Running, f.cgroups
 		z.InitPID, z.InitTime = r.init(z, m.leader)
+		if z.InitPID == 0 && isEmpty(z.Cgroups.Unified) {
+			z.State = Stopped
+		}
 		zones[id] = z
 	}
 	return slices.Collect(maps.Values(zones))
@@ -328,16 +343,16 @@ func users(rel string) int {
 	return 0
 }
 
-// init finds a zone's first process. The one that was known is kept while it lives.
+// init finds a zone's first process: machined knows its leader. Else the one that was known is kept while it lives.
 func (r *Resolver) init(z Zone, leader int) (int, uint64) {
-	if old, ok := r.Lookup(z.UUID); ok && old.InitPID != 0 && old.Cgroups.Path == z.Cgroups.Path {
-		if start := StartTime(r.opts.Proc, old.InitPID); start != 0 && start == old.InitTime {
-			return old.InitPID, old.InitTime
-		}
-	}
 	if leader != 0 {
 		if start := StartTime(r.opts.Proc, leader); start != 0 {
 			return leader, start
+		}
+	}
+	if old, ok := r.Lookup(z.UUID); ok && old.InitPID != 0 && old.Cgroups.Path == z.Cgroups.Path {
+		if start := StartTime(r.opts.Proc, old.InitPID); start != 0 && start == old.InitTime {
+			return old.InitPID, old.InitTime
 		}
 	}
 	return initProcess(r.opts.Proc, z.Cgroups)

@@ -80,7 +80,8 @@ func TestContainerdsBundlesNameWhatItRuns(t *testing.T) {
 	write(t, filepath.Join(tasks, "k8s.io", hexA, "config.json"), `{"ociVersion":"1.1.0","annotations":{"io.kubernetes.cri.container-type":"container",
 		"io.kubernetes.cri.container-name":"app","io.kubernetes.cri.sandbox-name":"app-7d","io.kubernetes.cri.sandbox-namespace":"shop","unheard.of":"x"},
 		"linux":{"cgroupsPath":"kubepods-burstable-pod0a1b2c3d_0000_4000_8000_000000000001.slice:cri-containerd:`+hexA+`"}}`)
-	write(t, filepath.Join(tasks, "default", "job", "config.json"), `{"linux":{"cgroupsPath":"/default/job"}}`)
+	write(t, filepath.Join(tasks, "default", "job", "config.json"), `{"annotations":{"role":"front","io.containerd.x":"y"},"linux":{"cgroupsPath":"/default/job"}}`)
+	write(t, filepath.Join(tasks, "default", "gone", "config.json"), `{"linux":{"cgroupsPath":"/default/gone"}}`)
 	write(t, filepath.Join(tasks, "default", hexB, "config.json"), `{"annotations":{"nerdctl/name":"db","nerdctl/labels":"{\"role\":\"db\"}"},"linux":{"cgroupsPath":"system.slice:nerdctl:`+hexB+`"}}`)
 	write(t, filepath.Join(tasks, "ci", "task", "config.json"), `{"linux":{"cgroupsPath":"batch.slice:own:task"}}`)
 	write(t, filepath.Join(tasks, "moby", hexC, "config.json"), `{"annotations":{"nerdctl/name":"not docker's name"},"linux":{"cgroupsPath":"/docker/`+hexC+`"}}`)
@@ -96,14 +97,17 @@ func TestContainerdsBundlesNameWhatItRuns(t *testing.T) {
 	}
 	check(byHash(hexA), "kubernetes", "app", pod, map[string]string{"container-type": "container", "container": "app", "pod-name": "app-7d",
 		"namespace": "shop", "pod": "0a1b2c3d-0000-4000-8000-000000000001"})
-	check(byHash("containerd:default:job"), "containerd", "job", "/default/job", map[string]string{})
+	check(byHash("containerd:default:job"), "containerd", "job", "/default/job", map[string]string{"role": "front"})
+	gone, ok := r.Lookup(byHash("containerd:default:gone"))
+	require.True(t, ok)
+	require.Equal(t, zone.Stopped, gone.State, "a bundle alone does not run")
 	check(byHash(hexB), "containerd", "db", "/system.slice/nerdctl-"+hexB+".scope", map[string]string{"name": "db", "role": "db"})
 	check(byHash("containerd:ci:task"), "containerd", "task", "/batch.slice/own-task.scope", map[string]string{})
 	check(byHash(hexC), "docker", hexC[:12], "/docker/"+hexC, nil)
 
 	write(t, filepath.Join(tasks, "default", "job", "config.json"), `{`)
 	require.ErrorContains(t, r.Refresh(t.Context()), "job")
-	_, ok := r.Lookup(byHash("containerd:default:job"))
+	_, ok = r.Lookup(byHash("containerd:default:job"))
 	require.True(t, ok, "a file that cannot be read takes nothing away")
 }
 

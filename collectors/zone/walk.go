@@ -36,6 +36,10 @@ func walk(l Layout, known func(string) (mark, bool)) (found map[string]*cgroupZo
 	w := walker{known: known, found: map[string]*cgroupZone{}, left: maxCgroups}
 	if l.Unified != "" {
 		err := w.descend(l.Unified, "", 0, func(z *cgroupZone, dir string) error {
+			if inner := filepath.Join(dir, "payload"); l.Mode == V2 && z.runtime == "nspawn" && exists(inner) {
+				w.dirs = append(w.dirs, dir) // beside the container there is nspawn itself, which is the host's
+				dir, z.cgroups.Path = inner, z.cgroups.Path+"/payload"
+			}
 			z.cgroups.Unified = dir
 			err := w.ids(dir, &z.cgroups.IDs, 0)
 			slices.Sort(z.cgroups.IDs)

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"errors"
+	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -17,7 +18,7 @@ const (
 // watcher tells when a cgroup comes or goes. Where the kernel cannot watch, it never tells.
 type watcher struct {
 	inotify *fsnotify.Watcher // nil: this machine cannot
-	dirs    map[string]bool
+	paths   map[string]bool
 }
 
 func newWatcher() *watcher {
@@ -25,27 +26,27 @@ func newWatcher() *watcher {
 	if err != nil {
 		return &watcher{}
 	}
-	return &watcher{inotify: w, dirs: map[string]bool{}}
+	return &watcher{inotify: w, paths: map[string]bool{}}
 }
 
-// follow makes dirs what is watched, and reports whether some are that were not: what has happened there since they were
-// looked into was not seen.
-func (w *watcher) follow(dirs []string) (added bool) {
+// follow makes these directories and files what is watched, and reports whether some are that were not: what has happened
+// there since they were looked into was not seen.
+func (w *watcher) follow(paths []string) (added bool) {
 	if w.inotify == nil {
 		return false
 	}
-	want := make(map[string]bool, len(dirs))
-	for _, dir := range dirs[:min(len(dirs), maxWatches)] {
-		want[dir] = true
-		if !w.dirs[dir] && w.inotify.Add(dir) == nil {
-			w.dirs[dir] = true
+	want := make(map[string]bool, len(paths))
+	for _, path := range paths[:min(len(paths), maxWatches)] {
+		want[path] = true
+		if !w.paths[path] && w.inotify.Add(path) == nil {
+			w.paths[path] = true
 			added = true
 		}
 	}
-	for dir := range w.dirs {
-		if !want[dir] {
-			_ = w.inotify.Remove(dir) // a directory that has gone is watched no more in any case
-			delete(w.dirs, dir)
+	for path := range w.paths {
+		if !want[path] {
+			_ = w.inotify.Remove(path) // what has gone is watched no more in any case
+			delete(w.paths, path)
 		}
 	}
 	return added
@@ -59,10 +60,14 @@ func (w *watcher) changed() (<-chan fsnotify.Event, <-chan error) {
 	return w.inotify.Events, w.inotify.Errors
 }
 
-// matters reports whether an event is of a cgroup that came or went, and forgets what has gone.
+// matters reports whether an event is of a cgroup that came or went, or of a zone that became empty or ceased to be, and
+// forgets what has gone.
 func (w *watcher) matters(e fsnotify.Event) bool {
 	if e.Has(fsnotify.Remove) {
-		delete(w.dirs, e.Name)
+		delete(w.paths, e.Name)
+	}
+	if e.Has(fsnotify.Write) {
+		return filepath.Base(e.Name) == eventsFile && w.paths[e.Name]
 	}
 	return e.Has(fsnotify.Create) || e.Has(fsnotify.Remove)
 }

@@ -34,7 +34,7 @@ type Zone struct {
 	Runtime  string            // docker, podman, kubernetes, containerd, lxc, libvirt, nspawn, proxmox, machined, systemd, static, smartos
 	State    string            // Running or Stopped
 	Tags     map[string]string // labels by the runtime, as plain text
-	Cgroups  Cgroups           // empty when stopped, and on SmartOS
+	Cgroups  Cgroups           // none on SmartOS, nor when stopped, unless they were left behind
 	InitPID  int               // its first process; 0 when stopped or not found
 	InitTime uint64            // the start time of InitPID in ticks since boot, which tells a reused pid apart
 }
