@@ -24,8 +24,7 @@ const (
 	noJobs     = "it watched the jobs of Manta, which Manta's second version does not have"
 	noMoray    = "its probes are Moray's own, from dtrace-provider, and their arguments have changed with its versions: on SmartOS they may be there, but no definition names them, because none could be run here; on Linux there are none. Moray's metrics port tells"
 	noSelf     = "it watched CA 1.0 itself; IAPI's own figures are at /metrics, and in the status of its agents"
-	noPsinfo   = "the records of illumos's process table, /proc/PID/psinfo, are binary, and no collector of IAPI reads them; what would could not be compared with a real one here"
-	noGuest    = "it is there, but its counts were never compared with a guest's: where IAPI is tested no processor runs virtual machines by itself"
+	noGuest    = "it is there, but its counts were never compared with a guest's: where IAPI is tested no processor runs virtual machines by itself, and the kernel tells of no exits of those that run without"
 )
 
 // The fields by which CA 1.0 told processes, and their parents.
@@ -100,13 +99,13 @@ func CA1() []CA1Metric {
 		{Name: "unix.proc_execs", Label: "process execs", Zones: true, Fields: process + parent + " subsecond"},
 		{Name: "unix.proc_exits", Label: "process exits", Zones: true, Fields: process + parent + " subsecond walltime"},
 		{Name: "unix.proc_forks", Label: "process forks", Zones: true, Fields: process + " ppid subsecond"},
-		{Name: "unix.processes", Label: "processes", Zones: true, Fields: "execname pid ppid rss contract psargs pmodel nthreads", Illumos: noPsinfo},
+		{Name: "unix.processes", Label: "processes", Zones: true, Fields: "execname pid ppid rss contract psargs pmodel nthreads"},
 		{Name: "unix.thr_creates", Label: "thread creations", Zones: true, Fields: process + parent + " subsecond"},
 		{Name: "vm.exits", Label: "exits", Zones: true, Fields: "vleavereason vcpuid", Unproven: noGuest},
 		{Name: "vm.irqs", Label: "interrupt requests", Zones: true, Fields: "subsecond irqvector", Unproven: noGuest},
 		{Name: "vm.physio_bytes", Label: "disk bytes read and written", Zones: true, Fields: "optype", Unproven: noGuest},
 		{Name: "vm.physio_ops", Label: "disk I/O operations", Zones: true, Fields: "optype errno latency size offset", Unproven: noGuest},
-		{Name: "vm.thread_samples", Label: "thread samples", Zones: true, Fields: "subsecond vmmmuctx", Unproven: noGuest + "; that the threads of a program are sampled is, by one of that name"},
+		{Name: "vm.thread_samples", Label: "thread samples", Zones: true, Fields: "subsecond vmmmuctx"},
 		{Name: "zfs.arc_ops", Label: "ARC operations", Zones: true, Fields: process + parent + " optype"},
 		{Name: "zfs.dataset_quota", Label: "quota size", Fields: "zdataset"},
 		{Name: "zfs.dataset_unused_quota", Label: "unused quota", Fields: "zdataset"},

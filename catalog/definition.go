@@ -263,7 +263,7 @@ type FileSource struct {
 }
 
 // The columns of ProcessSource: rss and vsize are in bytes, cpu_ns is the CPU time used so far, cgroup is the path of its
-// cgroup, 255 bytes at most, pmodel is 32 or 64, the bits of its addresses, or unknown to who may not trace it, execname is at most 15
+// cgroup, 255 bytes at most, and on illumos the number of its contract, pmodel is 32 or 64, the bits of its addresses, or unknown to who may not trace it, execname is at most 15
 // bytes on Linux, psargs is the arguments joined by spaces, 80 bytes at most.
 var ProcessColumns = []string{"pid", "ppid", "execname", "pexecname", "psargs", "rss", "vsize", "nthreads", "state", "uid", "cpu_ns", "cgroup", "pmodel"}
 

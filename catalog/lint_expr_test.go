@@ -199,3 +199,43 @@ func FuzzExpression(f *testing.F) {
 		}
 	})
 }
+
+// What tells where a kernel keeps things is refused where the document shows it; the rest is left to the kernel, and to the
+// compiler of D.
+func TestAddressesAreRefusedAsValues(t *testing.T) {
+	lint := func(lang language, visibility string, scope ScopeRule, c Clause) string {
+		l := &linter{doc: &document{Visibility: visibility}}
+		l.lintAddresses("x", &Variant{Places: []Place{Host, Zone}, Scope: scope}, &c, lang)
+		return fmt.Sprint(l.issues)
+	}
+	field := func(t CType, expr string, probes ...string) Clause {
+		return Clause{Probes: probes, Fields: map[string]TraceField{"x": {CType: t, Expr: expr}}}
+	}
+	const state = "tracepoint:sock:inet_sock_set_state"
+	for _, expr := range []string{"args->skaddr", "(uint64) args -> skaddr >> 3", "args.skaddr", "args->dport + args->skaddr", "args->filename"} {
+		for _, c := range []Clause{field(CTypeUint, expr, state), {If: expr}, {Value: expr}, {Save: map[string]Save{"x": {Key: []string{"pid"}, Expr: expr}}}} {
+			require.Contains(t, lint(bpftraceLanguage, "operator", ScopeNone, c), "is an address", expr)
+		}
+	}
+	require.Equal(t, "[]", lint(bpftraceLanguage, "tenant", ScopeSocketCgroup, Clause{Probes: []string{state}, At: []string{"args->skaddr"}, Save: map[string]Save{"x": {Key: []string{"args->skaddr"}, Expr: "nsecs"}}}))
+	require.Contains(t, lint(bpftraceLanguage, "tenant", ScopeSocketCgroup, field(CTypeUint, "args->bytes_req", "tracepoint:kmem:kmalloc")), "is for operators")
+
+	for _, c := range []Clause{
+		field(CTypeUint, "arg0", "profile:::profile-99"), field(CTypeUint, "arg0 & 0xfff", "fbt:genunix:fop_read:entry"), field(CTypeUint, "arg0", "fbt:genunix:fop_read:return"),
+		field(CTypeUint, "arg1", "fbt:genunix:fop_read:return", "fbt:genunix:fop_read:entry"), field(CTypeStr, "lltostr(arg0)", "sched:::off-cpu"),
+		{Probes: []string{"proc:::exit"}, If: "arg1 == 0"}, {Probes: []string{"proc:::exit"}, Value: "arg1"},
+	} {
+		require.Contains(t, lint(dLanguage, "tenant", ScopeZonename, c), "is for operators", c)
+		require.Equal(t, "[]", lint(dLanguage, "operator", ScopeZonename, c))
+	}
+	for _, c := range []Clause{
+		field(CTypeUint, "arg1", "fbt:genunix:fop_read:return"), field(CTypeUint, "arg0", "syscall::read:return"), field(CTypeUint, "arg3", "sdt:::zvol-uio-done"),
+		field(CTypeUint, "arg1", "mysql*:::query-done"), field(CTypeUint, "(uint16_t)args[1]->rq_rport", "httpd*:::x"),
+		{Probes: []string{"io:::start"}, Save: map[string]Save{"t0": {Key: []string{"arg0"}, Expr: "timestamp"}}},
+	} {
+		require.Equal(t, "[]", lint(dLanguage, "tenant", ScopeZonename, c), c)
+	}
+	for _, c := range []Clause{field(CTypeStr, "lltostr((int64_t)args[0]->b_vp)", "io:::start"), {Probes: []string{"io:::start"}, If: "(uint64_t)args[0]->b_vp > 1"}} {
+		require.Contains(t, lint(dLanguage, "operator", ScopeNone, c), "hides an address")
+	}
+}

@@ -19,6 +19,7 @@ type language struct {
 	task      []string              // those, and the structures, that tell of whoever runs
 	functions []string              // each is called
 	roots     map[string]structures // where the ways begin that may be followed
+	numbers   *regexp.Regexp        // probes and those of their arguments that are numbers; nil: the kernel tells when a program is started
 	ctypes    []CType
 	saved     []CType        // of what is saved, besides numbers
 	options   map[string]int // and the most that each may be: bytes, or hz
@@ -74,6 +75,7 @@ var dLanguage = language{
 	probe:   regexp.MustCompile(`^(syscall|io|proc|sched|tcp|udp|ip)::[A-Za-z0-9_-]*:[a-z0-9-]+$|^profile:::profile-([1-9][0-9]?|1[0-9]{2})$|^(mysql|postgres|node|httpd|php|python|ruby)\*:::[a-z0-9-]+$|^sdt:::[a-z0-9-]+$|^(fbt|sdt):[a-z0-9_]+:[A-Za-z0-9_]+:[a-z0-9_-]+$`),
 	program: regexp.MustCompile(`^(mysql|postgres|node|httpd|php|python|ruby)\*:::`),
 	own:     regexp.MustCompile(`^(syscall|proc):|^sched:::(on-cpu|off-cpu|remain-cpu|preempt|sleep)$|^profile:|^(mysql|postgres|node|httpd|php|python|ruby)\*:::|^fbt:genunix:fop_[a-z]+:|^fbt:sockfs:socket_[a-z]+:|^fbt:zfs:zvol_(read|write):|^fbt:sockfs:socket_accept:|^sdt:::(arc-hit|arc-miss|zvol-uio-start|zvol-uio-done)$`),
+	numbers: regexp.MustCompile(`^(syscall:|(mysql|postgres|node|httpd|php|python|ruby)\*:).* arg[0-9]$|^fbt:.*:return arg1$|^sdt:::zvol-uio-done arg[23]$`),
 	ctypes:  []CType{CTypeInt, CTypeUint, CTypeStr, CTypeChars, CTypeText, CTypeIP, CTypeSubsecond},
 	saved:   []CType{CTypeStr, CTypeChars},
 	names: []string{
@@ -175,6 +177,7 @@ func (l *linter) lintTrace(path string, v *Variant, t *TraceSource, lang languag
 		}
 		l.lintClause(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang, saved)
 		l.lintContext(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang)
+		l.lintAddresses(fmt.Sprintf("%s.clauses[%d]", path, i), v, c, lang)
 		counts = counts || c.Role == Event || c.Role == Exit
 	}
 	if !counts {
@@ -231,14 +234,24 @@ func (l *linter) lintContext(path string, v *Variant, c *Clause, lang language) 
 	}
 }
 
-// expressions gives all that a clause evaluates.
-func (c *Clause) expressions() []string {
-	list := append([]string{c.If, c.Value}, c.At...)
+// Values gives the expressions of a clause whose values can be learnt, from fields, sums, or what is counted: all but the keys
+// of what is saved, which are compared with each other and nothing else.
+func (c *Clause) Values() []string {
+	list := []string{c.If, c.Value}
 	for _, save := range c.Save {
-		list = append(append(list, save.Expr, save.Of), save.Key...)
+		list = append(list, save.Expr)
 	}
 	for _, f := range c.Fields {
 		list = append(list, f.Expr)
+	}
+	return list
+}
+
+// expressions gives all that a clause evaluates.
+func (c *Clause) expressions() []string {
+	list := append(c.Values(), c.At...)
+	for _, save := range c.Save {
+		list = append(append(list, save.Of), save.Key...)
 	}
 	return list
 }

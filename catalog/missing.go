@@ -124,11 +124,11 @@ var lacksPlace = map[string]map[string]string{
 		"zfs.arc_ops zone":      "the ARC counts for the host, and a zone's part of it is not to be told without probes within the kernel's functions",
 	},
 	"illumos": {
-		"fs.logical_rwbytes host": "its kstats are those of the zones: ask for the zones",
-		"memory.swap_limit host":  "only zones are limited",
-		"nic.vnic_bytes host":     byVNIC,
-		"nic.vnic_packets host":   byVNIC,
-		"tcp.connects zone":       inForeign,
+		"memory.swap_limit host": "only zones are limited",
+		"nic.vnic_bytes host":    byVNIC,
+		"nic.vnic_packets host":  byVNIC,
+		"tcp.connects zone":      inForeign,
+		"unix.processes zone":    "a process's record has the number of its zone, and nothing that is read with it says which VM that is",
 	},
 }
 

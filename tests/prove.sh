@@ -16,6 +16,7 @@ FUZZ_TIME=${FUZZ_TIME:-5m}
 AGENTS=${AGENTS:-10000}
 export IAPI_PROVE=1
 out=docs/measured
+beside=collectors/procfs/bench
 mkdir -p "$out"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -101,10 +102,15 @@ for step in $STEPS; do
         shows benchmarks "\`$package\`" '^(Benchmark|pkg:)|^ +[a-z_]+_test\.go:[0-9]+: ' \
           $GO test -run '^$' -bench . -benchmem -count "$COUNT" -timeout 60m "$package"
       done
+      # A module of its own, so that IAPI does not depend on node_exporter.
+      say "benchmarks of the module $beside"
+      shows benchmarks "\`$beside\`, beside node_exporter's own collectors" '^(Benchmark|pkg:)' \
+        $GO -C "$beside" test -run '^$' -bench . -benchmem -count "$COUNT" -timeout 60m ./...
       ;;
     tests)
       page tests "All other tests at full counts"
       shows tests "All that builds on Linux builds for darwin too" '.' env GOOS=darwin $GO build ./...
+      shows tests "The module $beside builds against them" '.' $GO -C "$beside" vet ./...
       shows tests "All packages, with the race detector" '^(ok|FAIL|---)' \
         $GO test -race -timeout 2h -count 1 -p 1 $($GO list ./... | grep -Ev '/tests/(faults|kill)$')
       ;;

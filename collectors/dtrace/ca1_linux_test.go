@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -161,4 +162,39 @@ func TestSamplesOfVirtualMachines(t *testing.T) {
 	want := 99 * run(link)
 	run("/bin/sh")
 	require.InDelta(t, want, drained(t, p).sums[c[0].id.String()+":"], 0.25*want+10)
+}
+
+// A virtual machine that QEMU runs without the processor's help computes in QEMU's own threads, and they are sampled in the zone
+// that they are in.
+func TestSamplesOfAGuest(t *testing.T) {
+	if os.Getenv("IAPI_PROVE") != "1" {
+		t.Skip("run with IAPI_PROVE=1, as root, with qemu-system-x86_64")
+	}
+	needTracer(t)
+	resolver, c := realZones(t, uuid.Nil)
+	dir, err := os.Open(c[0].dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, dir.Close()) })
+	boot := make([]byte, 512)
+	copy(boot, "\xeb\xfe") // jumps to itself
+	copy(boot[510:], "\x55\xaa")
+	disk := filepath.Join(t.TempDir(), "disk")
+	require.NoError(t, os.WriteFile(disk, boot, 0o600))
+	r := wish(definition(t, "vm.thread_samples"), `{}`, "subsecond")
+	r.WholeHost, r.Zones = false, []uuid.UUID{c[0].id}
+	p := open(t, newEngine(t, Options{Zones: resolver}), r)
+
+	qemu := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-m", "16", "-nodefaults", "-display", "none", "-drive", "format=raw,if=ide,file="+disk)
+	qemu.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	require.NoError(t, qemu.Start())
+	t.Cleanup(func() { _ = qemu.Process.Kill() }) // it may have been already
+	require.Eventually(t, func() bool {
+		spent, err := cost("/proc", qemu.Process.Pid)
+		return err != nil || spent > 3*time.Second
+	}, 5*time.Minute, 10*time.Millisecond)
+	require.NoError(t, qemu.Process.Kill())
+	require.Error(t, qemu.Wait(), "it was killed, and had not ended by itself")
+	spent := (qemu.ProcessState.UserTime() + qemu.ProcessState.SystemTime()).Seconds()
+	require.Greater(t, spent, 2.5)
+	require.InDelta(t, 99*spent, drained(t, p).sums[c[0].id.String()+":"], 25*spent+10)
 }

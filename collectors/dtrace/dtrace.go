@@ -144,9 +144,6 @@ func (e *Engine) Close() error {
 	return errors.Join(errs...)
 }
 
-// Release takes a definition out of quarantine, for everybody.
-func (e *Engine) Release(digest string) error { return e.quarantine.release(digest) }
-
 var versionPattern = regexp.MustCompile(`v?([0-9]+\.[0-9]+(\.[0-9]+)?)`)
 
 // Ready says what keeps this host from tracing and what to do about it, nil for nothing, and the version of its bpftrace,
@@ -213,10 +210,17 @@ func (e *Engine) Open(ctx context.Context, r collect.Request, v *catalog.Variant
 	case v.Source.DTrace != nil && e.opts.DTrace == "":
 		return nil, collect.Errorf(collect.Unsupported, "dtrace is not available")
 	}
-	if until, reason, held := e.quarantine.held(r.Definition.Digest, r.Owner); held {
+	of, err := convict(r.Definition, v, r.Owner)
+	if err != nil {
+		return nil, collect.Refusal(err)
+	}
+	if until, reason, held := e.quarantine.held(of); held {
 		return nil, collect.Errorf(collect.OverBudget, "the definition of %s is in quarantine until %s: %s", name, until.UTC().Format(time.RFC3339), reason)
 	}
-	p := &probe{engine: e, request: r, variant: v}
+	if err := e.checkArguments(v); err != nil {
+		return nil, err
+	}
+	p := &probe{engine: e, request: r, variant: v, convict: of}
 	p.setZones(r.Zones)
 	run, err := e.acquire(ctx, p)
 	if err != nil {
@@ -338,7 +342,7 @@ func (e *Engine) join(key string, p *probe, compiled *program.Program) (r *runni
 	if limit := p.request.Definition.Limits.MaxConcurrent; limit > 0 && (same >= limit || p.request.Owner != uuid.Nil && own >= max(1, limit/2)) {
 		return nil, false, collect.Errorf(collect.OverBudget, "%d programs trace %s on this host, %d of them of this owner, which is the most", same, p.request.Definition.Metric.Name, own)
 	}
-	r = newRunning(e, key, p.request, compiled)
+	r = newRunning(e, key, p, compiled)
 	e.started++
 	r.whence = firstWhence + e.started
 	r.add(p)

@@ -134,32 +134,45 @@ func TestDevicesAreNamedBySysfs(t *testing.T) {
 
 func TestQuarantineEndsByItself(t *testing.T) {
 	dir := t.TempDir()
-	quiet, owner := slog.New(slog.DiscardHandler), uuid.New()
+	quiet := slog.New(slog.DiscardHandler)
 	q, err := openQuarantine(dir, time.Hour, quiet)
 	require.NoError(t, err)
-	require.NoError(t, q.put("one", owner, "too much"))
+	require.NoError(t, q.put("one", "too much"))
 	q.term = -time.Second
-	require.NoError(t, q.put("two", owner, "long ago"))
+	require.NoError(t, q.put("two", "long ago"))
 	again, err := openQuarantine(dir, time.Hour, quiet)
 	require.NoError(t, err)
-	_, reason, held := again.held("one", owner)
+	_, reason, held := again.held("one")
 	require.True(t, held)
 	require.Equal(t, "too much", reason)
-	_, _, held = again.held("two", owner)
+	_, _, held = again.held("two")
 	require.False(t, held)
-	for _, other := range []uuid.UUID{uuid.New(), uuid.Nil} {
-		_, _, held = again.held("one", other)
-		require.False(t, held, "another's wish is another program")
-	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
-	require.NoError(t, again.put("three", owner, "also"))
-	require.NoError(t, again.release("one"))
-	_, _, held = again.held("one", owner)
-	require.False(t, held)
-	_, _, held = again.held("three", owner)
-	require.True(t, held)
+}
+
+// What is held is what was traced, with its budget, for its owner: no other name, label, version or comment frees it.
+func TestQuarantineKnowsADefinitionByWhatItTraces(t *testing.T) {
+	owner := uuid.New()
+	of := func(owner uuid.UUID, changes ...string) string {
+		d := definition(t, "syscall.syscalls", changes...)
+		name, err := convict(d, variant(t, d, true), owner)
+		require.NoError(t, err)
+		return name
+	}
+	first := of(owner)
+	for _, same := range [][]string{
+		{"stat: syscalls", "stat: calls"}, {"label: system calls", "label: calls"}, {"max_keys: ", "max_keys: 1"}, {"schema:", "# a comment\nschema:"},
+		{"max_runtime_s: 3600", "max_runtime_s: 3601"},
+	} {
+		require.Equal(t, first, of(owner, same...), same)
+	}
+	for _, other := range [][]string{{"expr: comm", "expr: curtask->comm"}, {"cpu_budget_pct: 2.0", "cpu_budget_pct: 4.0"}} {
+		require.NotEqual(t, first, of(owner, other...), other)
+	}
+	require.NotEqual(t, first, of(uuid.New()), "another's wish is another program")
+	require.NotEqual(t, first, of(uuid.Nil))
 }
 
 func TestADamagedQuarantineIsPutAside(t *testing.T) {
@@ -172,11 +185,11 @@ func TestADamagedQuarantineIsPutAside(t *testing.T) {
 		kept, err := os.ReadFile(path + ".damaged")
 		require.NoError(t, err)
 		require.Equal(t, damage, string(kept))
-		require.NoError(t, e.quarantine.put("one", uuid.Nil, "too much"))
+		require.NoError(t, e.quarantine.put("one", "too much"))
 		require.NoError(t, e.Close())
 		again, err := openQuarantine(dir, time.Hour, slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
-		_, _, held := again.held("one", uuid.Nil)
+		_, _, held := again.held("one")
 		require.True(t, held)
 	}
 }

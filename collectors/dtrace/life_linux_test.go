@@ -140,17 +140,27 @@ func TestARunawayIsStoppedAndQuarantined(t *testing.T) {
 	v := variant(t, d, true)
 	_, err = e.Open(t.Context(), wish(d, `{"eq":["pid","1"]}`), v)
 	require.Equal(t, collect.OverBudget, collect.Refusal(err).Code)
-	_, _, held := e.quarantine.held(d.Digest, uuid.New())
-	require.False(t, held, "other owners have done nothing")
+	renamed := definition(t, "syscall.syscalls", "cpu_budget_pct: 2.0", "cpu_budget_pct: 0.01", "stat: syscalls", "stat: calls", "version: ", "version: 1")
+	_, err = e.Open(t.Context(), wish(renamed, `{}`), variant(t, renamed, true))
+	require.ErrorContains(t, err, "the definition of syscall.calls is in quarantine", "it traces the same")
 	require.NoError(t, e.Close())
 
 	again := newEngine(t, Options{Dir: dir})
 	_, err = again.Open(t.Context(), wish(d, `{}`), v)
 	require.ErrorContains(t, err, "quarantine", "a restart forgets nothing")
-	require.NoError(t, again.Release(d.Digest))
-	p2, err := again.Open(t.Context(), wish(d, `{}`), v)
-	require.NoError(t, err)
-	require.NoError(t, p2.Close())
+	mended := definition(t, "syscall.syscalls", "cpu_budget_pct: 2.0", "cpu_budget_pct: 50.0")
+	open(t, again, wish(mended, `{}`))
+}
+
+// What is an address is known from the kernel that has the tracepoint: here the array that holds the arguments of a call.
+func TestAnAddressOfThisKernelIsNotTraced(t *testing.T) {
+	needTracer(t)
+	e := newEngine(t, Options{})
+	d := definition(t, "syscall.syscalls", "expr: args->id,", "expr: args->args,")
+	_, err := e.Open(t.Context(), wish(d, `{}`), variant(t, d, true))
+	require.Equal(t, collect.Denied, collect.Refusal(err).Code)
+	require.ErrorContains(t, err, "args->args of the tracepoint raw_syscalls:sys_enter is an address")
+	require.Zero(t, e.started)
 }
 
 func TestTheNumberOfProgramsIsBounded(t *testing.T) {

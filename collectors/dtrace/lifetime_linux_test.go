@@ -159,7 +159,7 @@ func TestAWallClockThatIsSetBackStopsNothing(t *testing.T) {
 	d := definition(t, "syscall.syscalls")
 	compiled, err := program.Compile(program.Wish{Definition: d, Variant: variant(t, d, true), Whole: true})
 	require.NoError(t, err)
-	r := newRunning(&Engine{}, "key", collect.Request{Definition: d}, compiled)
+	r := newRunning(&Engine{}, "key", &probe{request: collect.Request{Definition: d}}, compiled)
 	p := &probe{engine: r.engine, request: collect.Request{Definition: d, WholeHost: true}, run: r, primed: true}
 	r.add(p)
 	collectAt := func(second int64) float64 {

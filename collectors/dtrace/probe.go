@@ -26,6 +26,7 @@ type probe struct {
 	engine  *Engine
 	request collect.Request
 	variant *catalog.Variant
+	convict string // what is quarantined when it costs too much
 	run     *running
 
 	mu      sync.Mutex

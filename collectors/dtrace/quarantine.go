@@ -1,6 +1,8 @@
 package dtrace
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,23 +11,24 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"iapi/catalog"
 )
 
 const quarantineFile = "tracing-quarantine.json"
 
 // quarantine remembers which definitions are not to be run again for a while, and for whom. With a directory it survives a
-// restart. A definition is known by its digest, so one that was changed is another.
+// restart. What is held is named by convict.
 type quarantine struct {
 	path string // "" without a directory
 	term time.Duration
 
 	mu  sync.Mutex
-	all map[string]sentence // by digest and owner
+	all map[string]sentence // by convict
 }
 
 type sentence struct {
@@ -58,28 +61,34 @@ func openQuarantine(dir string, term time.Duration, log *slog.Logger) (*quaranti
 	return q, nil
 }
 
-// convict names a definition in the hands of an owner.
-func convict(digest string, owner uuid.UUID) string { return digest + "/" + owner.String() }
+// convict names what a variant of a definition traces, and the budget that it has for that, in the hands of an owner. A metric's
+// name, version and labels are no part of it: a definition that is published again under another name, or with a byte changed
+// that traces nothing else, stays where it is, and one that was mended or may cost more is another.
+func convict(d *catalog.Definition, v *catalog.Variant, owner uuid.UUID) (string, error) {
+	text, err := json.Marshal(struct {
+		Bpftrace, DTrace *catalog.TraceSource
+		Scope            catalog.ScopeRule
+		Budget           float64
+	}{v.Source.Bpftrace, v.Source.DTrace, v.Scope, d.Limits.CPUBudget})
+	if err != nil {
+		return "", fmt.Errorf("name what %s traces: %w", d.Metric.Name, err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]) + "/" + owner.String(), nil
+}
 
-// held tells whether, until when and why a definition is in quarantine for an owner.
-func (q *quarantine) held(digest string, owner uuid.UUID) (until time.Time, reason string, held bool) {
+// held tells whether, until when and why a convict is in quarantine.
+func (q *quarantine) held(convict string) (until time.Time, reason string, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s, found := q.all[convict(digest, owner)]
+	s, found := q.all[convict]
 	return s.Until, s.Reason, found && time.Now().Before(s.Until)
 }
 
-func (q *quarantine) put(digest string, owner uuid.UUID, reason string) error {
+func (q *quarantine) put(convict, reason string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.all[convict(digest, owner)] = sentence{Until: time.Now().Add(q.term).UTC(), Reason: reason}
-	return q.save()
-}
-
-func (q *quarantine) release(digest string) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	maps.DeleteFunc(q.all, func(of string, _ sentence) bool { return strings.HasPrefix(of, digest+"/") })
+	q.all[convict] = sentence{Until: time.Now().Add(q.term).UTC(), Reason: reason}
 	return q.save()
 }
 

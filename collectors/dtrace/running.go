@@ -24,6 +24,7 @@ type running struct {
 	engine     *Engine
 	key        string
 	definition *catalog.Definition
+	convict    string    // what is quarantined when it costs too much
 	owner      uuid.UUID // whose wishes it serves; Nil for operators'
 	compiled   *program.Program
 	whence     int // what a program in D is told its end by; see program.Remote
@@ -53,9 +54,9 @@ type running struct {
 	changed chan struct{}        // closed, and made anew, with each interval and at the end
 }
 
-func newRunning(e *Engine, key string, of collect.Request, compiled *program.Program) *running {
+func newRunning(e *Engine, key string, of *probe, compiled *program.Program) *running {
 	return &running{
-		engine: e, key: key, definition: of.Definition, owner: of.Owner, compiled: compiled, begun: time.Now(),
+		engine: e, key: key, definition: of.request.Definition, convict: of.convict, owner: of.request.Owner, compiled: compiled, begun: time.Now(),
 		ready: make(chan struct{}), over: make(chan struct{}), abandoned: make(chan struct{}), scope: map[uint64]uint64{},
 		probes: map[*probe]struct{}{}, numbers: map[uuid.UUID]uint64{}, changed: make(chan struct{}), flow: newFlow(e.opts.OutputLimit), every: 1,
 	}

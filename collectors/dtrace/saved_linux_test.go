@@ -109,7 +109,7 @@ func TestWhatDTraceDropsIsTold(t *testing.T) {
 	d := definition(t, "syscall.syscalls")
 	compiled, err := program.Compile(program.Wish{Definition: d, Variant: variant(t, d, false), Whole: true})
 	require.NoError(t, err)
-	r := newRunning(&Engine{}, "key", collect.Request{Definition: d}, compiled)
+	r := newRunning(&Engine{}, "key", &probe{request: collect.Request{Definition: d}}, compiled)
 	r.proc = &process{says: &tail{flow: newFlow(1 << 20)}}
 	p := &probe{engine: r.engine, request: collect.Request{Definition: d, WholeHost: true}, run: r, primed: true}
 	r.add(p)

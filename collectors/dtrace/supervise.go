@@ -103,7 +103,7 @@ func (e *Engine) charge(r *running) {
 func (e *Engine) condemn(r *running, why *collect.Error) {
 	e.log.Warn("a tracing program is stopped, and its definition quarantined", "metric", r.metric(), "pid", r.proc.pid, "reason", why.Message)
 	r.fail(why)
-	if err := e.quarantine.put(r.digest(), r.owner, why.Message); err != nil {
+	if err := e.quarantine.put(r.convict, why.Message); err != nil {
 		e.log.Error("the quarantine of a definition will not survive a restart", "metric", r.metric(), "error", err)
 	}
 }

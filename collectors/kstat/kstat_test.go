@@ -36,6 +36,7 @@ func fake(t *testing.T) (command func(string) string, later func()) {
 	script := "#!/bin/sh\nwhich=first\n[ -e " + dir + "/later ] && which=later\n" +
 		`case "$*" in
 "-p -m zones -c zone_misc") cat ` + recorded + `/zones.$which.txt ;;
+"-p -m zone_vfs -c zone_vfs") cat ` + recorded + `/vfs.$which.txt ;;
 "-p -c disk") cat ` + recorded + `/disk.$which.txt ;;
 "-p -m memory_cap -c zone_memory_cap") cat ` + recorded + `/smartos.txt | grep ^memory_cap: ;;
 "-p -m kvm -c misc") exit 1 ;;
@@ -95,6 +96,29 @@ func TestCPUOfZonesByTheirZonename(t *testing.T) {
 	}
 	require.InDelta(t, 50.0, got["user"], 0.001, "1 s of CPU in the 2 s between the snaptimes")
 	require.InDelta(t, 12.5, got["kernel"], 0.001)
+}
+
+// What is read and written on a whole host is what is in all of its zones, the global one too.
+func TestFilesOfAHostAreThoseOfAllItsZones(t *testing.T) {
+	for metric, want := range map[string]map[string][2]float64{
+		"fs.logical_rwbytes": {"read": {500, 0}, "write": {1001, 1000}},
+		"fs.logical_rwops":   {"read": {3, 0}, "write": {5, 4}},
+	} {
+		command, later := fake(t)
+		e := New(Options{Command: command, Zones: known{vm: {UUID: vm, State: zone.Running}}})
+		host := open(t, e, metric, "illumos-all-vfs", collect.Request{WholeHost: true, Decompositions: []string{"optype"}})
+		one := open(t, e, metric, "illumos-zone-vfs", collect.Request{Zones: []uuid.UUID{vm}, Decompositions: []string{"optype"}})
+		later()
+		e.forget()
+		for i, p := range []collect.Probe{host, one} {
+			r, err := p.Collect(t.Context(), time.Now())
+			require.NoError(t, err)
+			require.Len(t, r.Samples, 2)
+			for _, s := range r.Samples {
+				require.Equal(t, want[s.Fields[0].Value][i], s.Value, "%s %v", metric, s)
+			}
+		}
+	}
 }
 
 func TestDisksOfAHost(t *testing.T) {

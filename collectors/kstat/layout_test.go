@@ -123,7 +123,7 @@ func kernel(t testing.TB, r record, base uint64) (header, []byte) {
 func files(t testing.TB) [][]byte {
 	names, err := filepath.Glob("testdata/*.txt")
 	require.NoError(t, err)
-	require.Len(t, names, 5)
+	require.Len(t, names, 7)
 	var all [][]byte
 	for _, name := range names {
 		text, err := os.ReadFile(name)

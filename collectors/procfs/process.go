@@ -45,7 +45,8 @@ const (
 
 // processTable reads /proc for all probes together; one reading serves all that may have one of its age.
 type processTable struct {
-	proc string
+	proc   string
+	psinfo bool // the records are those of illumos
 
 	mu      sync.Mutex
 	read    bool
@@ -70,7 +71,7 @@ type wants struct{ psargs, uid, cgroup, model bool }
 type process struct {
 	pid   int
 	dir   string
-	files struct{ stat, cmdline, cgroup, auxv string }
+	files struct{ stat, cmdline, cgroup, auxv, psinfo string }
 	tick  uint64
 	id    [16]byte // pid and start time, which nobody else ever has
 	ppid  int
@@ -202,6 +203,7 @@ func (t *processTable) scan(now func() int64) error {
 		if p == nil {
 			p = &process{pid: pid, dir: filepath.Join(t.proc, name)}
 			p.files.stat, p.files.cmdline, p.files.cgroup, p.files.auxv = p.dir+"/stat", p.dir+"/cmdline", p.dir+"/cgroup", p.dir+"/auxv"
+			p.files.psinfo = p.dir + "/psinfo"
 		}
 		if err := t.readProcess(p); err != nil {
 			if isGone(err) {
@@ -229,6 +231,13 @@ func (t *processTable) scan(now func() int64) error {
 }
 
 func (t *processTable) readProcess(p *process) error {
+	if t.psinfo {
+		record, err := t.reader.read(p.files.psinfo)
+		if err == nil && !p.parsePsinfo(record) {
+			err = fmt.Errorf("%s is not as the kernel writes it", p.files.psinfo)
+		}
+		return err
+	}
 	stat, err := t.reader.read(p.files.stat)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type Options struct {
 	Cgroup   string // default /sys/fs/cgroup
 	Zones    collect.Zones
 	Hostname string // the value of the builtin field hostname
+	Psinfo   bool   // processes are told of as on illumos; always so there
 }
 
 // Engine opens probes for the sources "file" and "process". It is safe for concurrent use.
@@ -51,7 +53,7 @@ func New(o Options) *Engine {
 	}
 	start := time.Now()
 	e := &Engine{opts: o, devices: devices{sys: o.Sys}, now: func() int64 { return int64(time.Since(start)) }}
-	e.processes.proc = o.Proc
+	e.processes.proc, e.processes.psinfo = o.Proc, o.Psinfo || runtime.GOOS == "illumos"
 	return e
 }
 

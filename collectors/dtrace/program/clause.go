@@ -182,7 +182,7 @@ func (c *compiler) counting(out *clause, def *catalog.Clause) error {
 			out.early = append(out.early, made)
 		}
 	}
-	out.value = c.resolve(def.Value, def)
+	out.value = c.lang.noAddress(c.resolve(def.Value, def))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package program
 
 import (
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,18 @@ func (l Language) number(expr string, signed bool) string {
 		name += "_t"
 	}
 	return "(" + name + ")(" + expr + ")"
+}
+
+// typedArgument is a way from a probe's argument whose type D knows, where a definition reads a number.
+var typedArgument = regexp.MustCompile(`\bargs *\[ *[0-9] *\]( *\[ *0 *\])?( *(->|\.) *[A-Za-z_][A-Za-z0-9_]*)+`)
+
+// noAddress has the compiler of D refuse an address where a number is meant, before a cast makes one of it: an unary plus is
+// for arithmetic types alone. bpftrace has no such operator; there the kernel is asked before a program is started.
+func (l Language) noAddress(expr string) string {
+	if l != D {
+		return expr
+	}
+	return typedArgument.ReplaceAllString(expr, "(+$0)")
 }
 
 // local names the variable that holds a numeric field.

@@ -16,6 +16,8 @@ import (
 func (c *compiler) expr(t catalog.TraceField, def *catalog.Clause) string {
 	expr := c.resolve(t.Expr, def)
 	switch t.CType {
+	case catalog.CTypeInt, catalog.CTypeUint:
+		return c.lang.noAddress(expr)
 	case catalog.CTypeSubsecond:
 		if c.lang == D {
 			return "(walltimestamp % 1000000000) / 1000000"
@@ -58,6 +60,8 @@ func (c *compiler) saved(s catalog.Save) string {
 		return "(" + fileOf(s.Expr) + "->f_inode->i_sb->s_magic == 0x534F434B) * (((struct socket *)" + fileOf(s.Expr) + "->private_data)->sk->sk_protocol == 6)"
 	case s.CType == catalog.CTypeChars && c.lang == D:
 		return "stringof(" + s.Expr + ")"
+	case s.CType == "":
+		return c.lang.noAddress(s.Expr)
 	}
 	return s.Expr
 }

@@ -12,7 +12,7 @@ BEGIN {
   printf("S\n");
 }
 tcp:::accept-established /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (((args[3]->tcps_raddr) == "10.0.0.1") || ((args[3]->tcps_raddr) != "\072\0721"))/ {
-  @rows[zonename, (uint64_t)(args[3]->tcps_rport), (args[3]->tcps_raddr)] = count();
+  @rows[zonename, (uint64_t)((+args[3]->tcps_rport)), (args[3]->tcps_raddr)] = count();
   @total[zonename] = count();
 }
 syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {

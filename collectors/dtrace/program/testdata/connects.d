@@ -11,7 +11,7 @@ BEGIN {
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-tcp:::connect-established /((uint64_t)(args[3]->tcps_rport) == 443)/ {
+tcp:::connect-established /((uint64_t)((+args[3]->tcps_rport)) == 443)/ {
   @rows["", (args[3]->tcps_raddr)] = count();
   @total[""] = count();
 }

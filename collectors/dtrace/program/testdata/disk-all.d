@@ -15,7 +15,7 @@ io:::start {
   s_t0[arg0] = timestamp;
 }
 io:::done /(s_t0[arg0] != 0)/ {
-  this->f_size = (uint64_t)(args[0]->b_bcount);
+  this->f_size = (uint64_t)((+args[0]->b_bcount));
   this->f_latency = (uint64_t)(timestamp - s_t0[arg0]);
   this->step = (uint64_t)((((this->f_latency < 1000) || (this->f_latency >= 1000000000000)) ? 0 : ((this->f_latency < 10000000) ? ((this->f_latency < 100000) ? ((this->f_latency < 10000) ? 100 : 1000) : ((this->f_latency < 1000000) ? 10000 : 100000)) : ((this->f_latency < 1000000000) ? ((this->f_latency < 100000000) ? 1000000 : 10000000) : ((this->f_latency < 10000000000) ? 100000000 : ((this->f_latency < 100000000000) ? 1000000000 : 10000000000))))));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_latency / this->step) * this->step) : ((this->f_latency < 1000) ? 0 : 1000000000000)));

@@ -13,7 +13,7 @@ BEGIN {
 }
 fbt:genunix:fop_read:entry,
 fbt:genunix:fop_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && ((probefunc == "fop_read" ? "read" : "write") == "write") && ((uint64_t)(pid) == 1)/ {
-  self->s_size = args[1]->uio_resid;
+  self->s_size = (+args[1]->uio_resid);
 }
 fbt:genunix:fop_read:return,
 fbt:genunix:fop_write:return /((zonename == "a0a0a0a0-0000-4000-8000-000000000001")) && (self->s_size != 0)/ {

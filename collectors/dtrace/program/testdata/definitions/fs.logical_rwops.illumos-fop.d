@@ -45,8 +45,8 @@ BEGIN {
 fbt:genunix:fop_read:entry,
 fbt:genunix:fop_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((probefunc == "fop_read" ? "read" : "write") != "read")/ {
   self->s_fs = stringof(args[0]->v_op->vnop_name);
-  self->s_offset = args[1]->_uio_offset._f + 1;
-  self->s_size = args[1]->uio_resid;
+  self->s_offset = (+args[1]->_uio_offset._f) + 1;
+  self->s_size = (+args[1]->uio_resid);
   self->s_t0 = timestamp;
 }
 fbt:genunix:fop_read:return,

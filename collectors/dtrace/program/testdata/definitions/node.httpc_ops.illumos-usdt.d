@@ -58,12 +58,12 @@ node*:::http-client-request /((zonename == "a0a0a0a0-0000-4000-8000-000000000001
   s_url[pid, args[1]->fd] = args[0]->url;
 }
 node*:::http-client-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid, args[0]->fd] != 0) && (s_url[pid, args[0]->fd] != NULL)/ {
-  this->f_latency = (uint64_t)(timestamp - s_t0[pid, args[0]->fd]);
+  this->f_latency = (uint64_t)(timestamp - s_t0[pid, (+args[0]->fd)]);
   this->step = (uint64_t)((((this->f_latency < 1000) || (this->f_latency >= 1000000000000)) ? 0 : ((this->f_latency < 10000000) ? ((this->f_latency < 100000) ? ((this->f_latency < 10000) ? 100 : 1000) : ((this->f_latency < 1000000) ? 10000 : 100000)) : ((this->f_latency < 1000000000) ? ((this->f_latency < 100000000) ? 1000000 : 10000000) : ((this->f_latency < 10000000000) ? 100000000 : ((this->f_latency < 100000000000) ? 1000000000 : 10000000000))))));
   this->low = (uint64_t)(((this->step > 0) ? ((this->f_latency / this->step) * this->step) : ((this->f_latency < 1000) ? 0 : 1000000000000)));
 }
-node*:::http-client-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid, args[0]->fd] != 0) && (s_url[pid, args[0]->fd] != NULL) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((s_method[pid, args[0]->fd]) != "x") && ((s_url[pid, args[0]->fd]) != "x") && ((strtok(s_url[pid, args[0]->fd], "?")) != "x") && ((args[0]->remoteAddress) != "10.0.0.1") && ((uint64_t)(args[0]->remotePort) != 17) && (this->f_latency >= 5)/ {
-  @rows[z_method[pid, args[0]->fd], this->low, (uint64_t)(pid), (uint64_t)(ppid), (uint64_t)(args[0]->remotePort), (args[0]->remoteAddress), (execname)] = count();
+node*:::http-client-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid, args[0]->fd] != 0) && (s_url[pid, args[0]->fd] != NULL) && ((execname) != "x") && ((uint64_t)(pid) != 17) && ((curpsinfo->pr_psargs) != "x") && ((uint64_t)(ppid) != 17) && ((stringof(curthread->t_procp->p_parent->p_user.u_comm)) != "x") && ((stringof(curthread->t_procp->p_parent->p_user.u_psargs)) != "x") && ((s_method[pid, args[0]->fd]) != "x") && ((s_url[pid, args[0]->fd]) != "x") && ((strtok(s_url[pid, args[0]->fd], "?")) != "x") && ((args[0]->remoteAddress) != "10.0.0.1") && ((uint64_t)((+args[0]->remotePort)) != 17) && (this->f_latency >= 5)/ {
+  @rows[z_method[pid, args[0]->fd], this->low, (uint64_t)(pid), (uint64_t)(ppid), (uint64_t)((+args[0]->remotePort)), (args[0]->remoteAddress), (execname)] = count();
   @total[z_method[pid, args[0]->fd]] = count();
 }
 node*:::http-client-response /(s_method[pid, args[0]->fd] != NULL) && (s_t0[pid, args[0]->fd] != 0) && (s_url[pid, args[0]->fd] != NULL)/ {

@@ -41,8 +41,8 @@ BEGIN {
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-tcp:::accept-established /((args[3]->tcps_raddr) != "10.0.0.1") && ((uint64_t)(args[3]->tcps_rport) != 17) && ((uint64_t)(args[3]->tcps_lport) != 17)/ {
-  @rows["", (uint64_t)(args[3]->tcps_rport), (uint64_t)(args[3]->tcps_lport), (args[3]->tcps_raddr)] = count();
+tcp:::accept-established /((args[3]->tcps_raddr) != "10.0.0.1") && ((uint64_t)((+args[3]->tcps_rport)) != 17) && ((uint64_t)((+args[3]->tcps_lport)) != 17)/ {
+  @rows["", (uint64_t)((+args[3]->tcps_rport)), (uint64_t)((+args[3]->tcps_lport)), (args[3]->tcps_raddr)] = count();
   @total[""] = count();
 }
 syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {

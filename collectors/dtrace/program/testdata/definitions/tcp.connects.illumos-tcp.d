@@ -41,8 +41,8 @@ BEGIN {
   iapi_second = walltimestamp / 1000000000;
   printf("S\n");
 }
-tcp:::connect-established /((uint64_t)(args[1]->cs_pid) != 17) && ((args[3]->tcps_raddr) != "10.0.0.1") && ((uint64_t)(args[3]->tcps_rport) != 17)/ {
-  @rows["", (uint64_t)(args[1]->cs_pid), (uint64_t)(args[3]->tcps_rport), (args[3]->tcps_raddr)] = count();
+tcp:::connect-established /((uint64_t)((+args[1]->cs_pid)) != 17) && ((args[3]->tcps_raddr) != "10.0.0.1") && ((uint64_t)((+args[3]->tcps_rport)) != 17)/ {
+  @rows["", (uint64_t)((+args[1]->cs_pid)), (uint64_t)((+args[3]->tcps_rport)), (args[3]->tcps_raddr)] = count();
   @total[""] = count();
 }
 syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {

@@ -14,7 +14,7 @@ BEGIN {
 }
 fbt:zfs:zvol_read:entry,
 fbt:zfs:zvol_write:entry {
-  @total[""] = sum((int64_t)(args[1]->uio_resid));
+  @total[""] = sum((int64_t)((+args[1]->uio_resid)));
 }
 syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
   iapi_end = timestamp + (int64_t)arg1;
@@ -44,8 +44,8 @@ BEGIN {
 }
 fbt:zfs:zvol_read:entry,
 fbt:zfs:zvol_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((probefunc == "zvol_read" ? "read" : "write") != "read")/ {
-  @rows[zonename, (probefunc == "zvol_read" ? "read" : "write")] = sum((int64_t)(args[1]->uio_resid));
-  @total[zonename] = sum((int64_t)(args[1]->uio_resid));
+  @rows[zonename, (probefunc == "zvol_read" ? "read" : "write")] = sum((int64_t)((+args[1]->uio_resid)));
+  @total[zonename] = sum((int64_t)((+args[1]->uio_resid)));
 }
 syscall::lseek:entry /(pid == 4711) && ((int)arg0 == -1) && ((int)arg2 == 1001)/ {
   iapi_end = timestamp + (int64_t)arg1;

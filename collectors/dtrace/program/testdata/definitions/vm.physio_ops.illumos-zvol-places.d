@@ -44,8 +44,8 @@ BEGIN {
 }
 fbt:zfs:zvol_read:entry,
 fbt:zfs:zvol_write:entry /((zonename == "a0a0a0a0-0000-4000-8000-000000000001") || (zonename == "b0b0b0b0-0000-4000-8000-000000000002")) && ((probefunc == "zvol_read" ? "read" : "write") != "read")/ {
-  self->s_offset = args[1]->_uio_offset._f + 1;
-  self->s_size = args[1]->uio_resid + 1;
+  self->s_offset = (+args[1]->_uio_offset._f) + 1;
+  self->s_size = (+args[1]->uio_resid) + 1;
   self->s_t0 = timestamp;
 }
 fbt:zfs:zvol_read:return,
