@@ -73,7 +73,7 @@ func (d *Digester) Digest(vm *inventory.VM) uint64 {
 	return digest(vm, s.sum)
 }
 
-// Digests returns the digest of the VMs of each host that has any.
+// Digests returns the digest of the VMs of each host that has any; of one whose digest is damaged, what it has in doubt.
 func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
 	cmds := make([]*redis.MapStringStringCmd, shards)
 	err := s.pipelined(ctx, "read the digests", func(p redis.Pipeliner) {
@@ -90,8 +90,11 @@ func (s *Store) Digests(ctx context.Context) (map[uuid.UUID]HostDigest, error) {
 			id, err := uuid.Parse(host)
 			high, rest, _ := strings.Cut(v, "|")
 			low, vms, ok := strings.Cut(rest, "|")
-			if err != nil || !ok {
-				return nil, fmt.Errorf("read the digest of host %q: %q is not valid", host, v)
+			if err != nil {
+				return nil, fmt.Errorf("read the digests: host %q: %w", host, err)
+			}
+			if !ok {
+				high, low, vms = "", "", "1" // as of a host in doubt
 			}
 			out[id] = HostDigest{Digest: uint64(number(high))<<32 | uint64(number(low)), VMs: int(number(vms))}
 		}
@@ -115,10 +118,11 @@ type HostVMs struct {
 type Difference struct {
 	Changed []int       // places in HostVMs.VMs of those that are not known, or not so
 	Missing []uuid.UUID // known, and not read
+	Err     error       // what is kept of this host is damaged
 }
 
 // Differences compares what was read of hosts with their facts, by the digests of the VMs, in one round trip for each
-// server. A VM that has changed is taken for the same if its digest is: one change in 2^64.
+// server. A host of which something kept is damaged has its error and spoils none of the others. A VM that has changed is taken for the same if its digest is: one change in 2^64.
 func (s *Store) Differences(ctx context.Context, hosts []HostVMs) ([]Difference, error) {
 	calls := make([]*call, len(hosts))
 	for i, h := range hosts {
@@ -129,11 +133,15 @@ func (s *Store) Differences(ctx context.Context, hosts []HostVMs) ([]Difference,
 		}
 		calls[i] = &call{script: compareScript, key: shardOf(h.Host).prefix(), args: []any{h.Host.String(), now}}
 	}
-	if err := s.doAll(ctx, calls); err != nil {
-		return nil, err
-	}
+	_ = s.doAll(ctx, calls) // each call has its error
 	out := make([]Difference, len(hosts))
 	for i, c := range calls {
+		if c.err != nil {
+			if out[i].Err = fault(compareScript.name, c.err); !isDamage(c.err) {
+				return nil, out[i].Err
+			}
+			continue
+		}
 		for _, place := range list(at(c.reply, 0)) {
 			k := number(place)
 			if k < 0 || k >= int64(len(hosts[i].VMs)) {
@@ -165,7 +173,8 @@ func appendUUID(b []byte, id uuid.UUID) []byte {
 }
 
 // TakeVMs takes VMs off hosts that a read of the inventory that began at asOf has not found them on. Where the VMs are, if
-// anywhere, is for PutVMs to tell, and to be told first. VMs that a newer read has put there stay.
+// anywhere, is for PutVMs to tell, and to be told first. VMs that a newer read has put there stay. The
+// error may be Damage.
 func (s *Store) TakeVMs(ctx context.Context, asOf time.Time, off map[uuid.UUID][]uuid.UUID) error {
 	leave := make(map[uuid.UUID][]inventory.VM, len(off))
 	for host, ids := range off {
@@ -173,5 +182,9 @@ func (s *Store) TakeVMs(ctx context.Context, asOf time.Time, off map[uuid.UUID][
 			leave[host] = append(leave[host], inventory.VM{UUID: id})
 		}
 	}
-	return s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool))
+	damage := Damage{}
+	if err := s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool), damage); err != nil {
+		return err
+	}
+	return damage.err()
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ const (
 )
 
 // later is added to the score of what is not urgent, so that all that is urgent comes first.
-const later = 1e15
+const later = 1_000_000_000_000_000
 
 // byShard sorts ids into their shards.
 func byShard(ids []uuid.UUID) map[shard][]uuid.UUID {
@@ -118,42 +119,45 @@ func (s *Store) claim(ctx context.Context, kind, worker string, n int, lease tim
 // first returns up to n members from the heads of all shards' queues, after lapsed claims went back: none that is not urgent
 // while one that is waits, and of the others those that have waited longest. A shard gives no more than twice its share, so
 // that a long queue is not read again and again.
+//
+// In a Cluster each shard has the clock of its own master. Claims lapse by the one that has given them; which of two shards'
+// members has waited longer is true to within what their clocks differ by.
 func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, error) {
 	share := max(8, 2*(n+shards-1)/shards)
 	for {
-		var now *redis.TimeCmd
-		queues, leases := make([]*redis.ZSliceCmd, shards), make([]*redis.ZSliceCmd, shards)
+		queues, leases := make([]*redis.ZSliceCmd, shards), make([]*redis.IntCmd, shards)
 		err := s.pipelined(ctx, "read the queue", func(p redis.Pipeliner) {
-			now = p.Time(ctx)
 			for sh := range shard(shards) {
 				queues[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"dirty"), 0, int64(min(n, share)-1))
-				leases[sh] = p.ZRangeWithScores(ctx, sh.key(kind+"leased"), 0, 0)
+				leases[sh] = p.ZCard(ctx, sh.key(kind+"leased"))
 			}
 		})
 		if err != nil {
 			return nil, err
 		}
-		var lapsed []*call
 		var all []redis.Z
 		moreUrgent := false
-		var next time.Duration // until a claim lapses
+		var claims []*call
 		for sh := range shard(shards) {
 			q := queues[sh].Val()
 			all = append(all, q...)
 			moreUrgent = moreUrgent || len(q) == share && q[len(q)-1].Score < later
-			for _, l := range leases[sh].Val() {
-				in := time.UnixMilli(int64(l.Score) + 1).Sub(now.Val())
-				if in <= time.Millisecond {
-					lapsed = append(lapsed, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
-				} else if next == 0 || in < next {
-					next = in
-				}
+			if leases[sh].Val() > 0 {
+				claims = append(claims, &call{script: lapseScript, key: sh.prefix(), args: []any{kind}})
 			}
 		}
-		if len(lapsed) > 0 {
-			if err := s.doAll(ctx, lapsed); err != nil {
-				return nil, err
+		if err := s.doAll(ctx, claims); err != nil {
+			return nil, err
+		}
+		lapsed := false
+		var next time.Duration // until a claim lapses
+		for _, c := range claims {
+			lapsed = lapsed || number(at(c.reply, 0)) > 0
+			if in := time.Duration(number(at(c.reply, 1))) * time.Millisecond; in > 0 && (next == 0 || in < next) {
+				next = in
 			}
+		}
+		if lapsed {
 			continue
 		}
 		s.waker.lapses(Work(kind), next)
@@ -224,13 +228,45 @@ func (s *Store) DoneVM(ctx context.Context, claims ...VMClaim) error {
 	return nil
 }
 
-// Waiting returns those of some hosts that were marked by a time of the store's clock and have not been reconciled since,
-// claimed or not.
-func (s *Store) Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+// Marked is a moment by the clocks that hosts are marked by: in a Cluster each shard has that of its own master.
+type Marked [shards]time.Time
+
+// Marked returns the present moment by the clocks of some hosts; what they are marked for later is later by these.
+func (s *Store) Marked(ctx context.Context, hosts ...uuid.UUID) (at Marked, err error) {
+	of := slices.Collect(maps.Keys(byShard(hosts)))
+	keys := make([]string, len(of))
+	for i, sh := range of {
+		keys[i] = sh.prefix()
+	}
+	times, err := s.clocks(ctx, keys)
+	for i, t := range times {
+		at[of[i]] = t
+	}
+	return at, err
+}
+
+// clocks reads the clocks of those who have some keys, with plain commands in the same round trip, which each have their error.
+func (s *Store) clocks(ctx context.Context, keys []string, also ...func(p redis.Pipeliner)) ([]time.Time, error) {
+	calls := make([]*call, len(keys))
+	for i, key := range keys {
+		calls[i] = &call{script: timeScript, key: key}
+	}
+	if err := s.doAll(ctx, calls, also...); err != nil {
+		return nil, err
+	}
+	times := make([]time.Time, len(calls))
+	for i, c := range calls {
+		times[i] = saidTime(c.reply)
+	}
+	return times, nil
+}
+
+// Waiting returns those of some hosts that were marked by a moment and have not been reconciled since, claimed or not.
+func (s *Store) Waiting(ctx context.Context, by Marked, hosts ...uuid.UUID) ([]uuid.UUID, error) {
 	var calls []*call
 	for sh, ids := range byShard(hosts) {
 		for chunk := range slices.Chunk(ids, 500) {
-			args := []any{marked.UnixMilli()}
+			args := []any{by[sh].UnixMilli()}
 			for _, id := range chunk {
 				args = append(args, id.String())
 			}
@@ -251,51 +287,63 @@ func (s *Store) Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUI
 	return waiting, nil
 }
 
-// Backlog tells what waits to be done, claimed or not.
+// Backlog tells what waits to be done, claimed or not. In a Cluster each age is by the clock that what waits was noted by.
 func (s *Store) Backlog(ctx context.Context) (Backlog, error) {
 	type queue struct {
-		dirty, leased *redis.IntCmd
+		dirty         *redis.IntCmd
 		urgent, first *redis.ZSliceCmd
+		claims        *redis.StringSliceCmd
 	}
 	var b Backlog
+	var cmds []redis.Cmder
 	hosts, vms := make([]queue, shards), make([]queue, shards)
 	var unevaluated, judge *redis.IntCmd
 	var oldest, judged *redis.ZSliceCmd
-	var now *redis.TimeCmd
-	err := s.pipelined(ctx, "measure the backlog", func(p redis.Pipeliner) {
-		now = p.Time(ctx)
+	keys := []string{record}
+	for sh := range shard(shards) {
+		keys = append(keys, sh.prefix())
+	}
+	times, err := s.clocks(ctx, keys, func(p redis.Pipeliner) {
 		for sh := range shard(shards) {
 			for kind, q := range map[string]*queue{kindHost: &hosts[sh], kindVM: &vms[sh]} {
-				q.dirty, q.leased = p.ZCard(ctx, sh.key(kind+"dirty")), p.ZCard(ctx, sh.key(kind+"leased"))
+				q.dirty, q.claims = p.ZCard(ctx, sh.key(kind+"dirty")), p.HVals(ctx, sh.key(kind+"claims"))
 				q.urgent = p.ZRangeWithScores(ctx, sh.key(kind+"dirty"), 0, 0)
 				q.first = p.ZRangeByScoreWithScores(ctx, sh.key(kind+"dirty"), &redis.ZRangeBy{Min: "1e15", Max: "+inf", Count: 1})
+				cmds = append(cmds, q.dirty, q.claims, q.urgent, q.first)
 			}
 		}
 		unevaluated, judge = p.ZCard(ctx, record+"unevaluated"), p.ZCard(ctx, record+"judge")
 		oldest, judged = p.ZRangeWithScores(ctx, record+"unevaluated", 0, 0), p.ZRangeWithScores(ctx, record+"judge", 0, 0)
+		cmds = append(cmds, unevaluated, judge, oldest, judged)
 	})
+	for _, c := range cmds {
+		err = cmp.Or(err, fault("measure the backlog", c.Err()))
+	}
 	if err != nil {
 		return b, err
 	}
-	age := func(into *time.Duration, z *redis.ZSliceCmd) {
+	since := func(into *time.Duration, now time.Time, score int64) {
+		*into = max(*into, now.Sub(time.UnixMilli(score%later)))
+	}
+	age := func(into *time.Duration, now time.Time, z *redis.ZSliceCmd) {
 		for _, m := range z.Val() {
-			at := m.Score
-			if at >= later {
-				at -= later
-			}
-			*into = max(*into, now.Val().Sub(time.UnixMilli(int64(at))))
+			since(into, now, int64(m.Score))
+		}
+	}
+	add := func(n *int, into *time.Duration, now time.Time, q queue) {
+		*n += int(q.dirty.Val()) + len(q.claims.Val())
+		age(into, now, q.urgent)
+		age(into, now, q.first)
+		for _, claim := range q.claims.Val() {
+			since(into, now, number(claim[strings.LastIndexByte(claim, '|')+1:]))
 		}
 	}
 	for i := range shards {
-		b.DirtyHosts += int(hosts[i].dirty.Val() + hosts[i].leased.Val())
-		b.DirtyVMs += int(vms[i].dirty.Val() + vms[i].leased.Val())
-		age(&b.OldestHost, hosts[i].urgent)
-		age(&b.OldestHost, hosts[i].first)
-		age(&b.OldestVM, vms[i].urgent)
-		age(&b.OldestVM, vms[i].first)
+		add(&b.DirtyHosts, &b.OldestHost, times[1+i], hosts[i])
+		add(&b.DirtyVMs, &b.OldestVM, times[1+i], vms[i])
 	}
 	b.Unevaluated, b.Judge = int(unevaluated.Val()), int(judge.Val())
-	age(&b.OldestUnevaluated, oldest)
-	age(&b.OldestJudged, judged)
+	age(&b.OldestUnevaluated, times[0], oldest)
+	age(&b.OldestJudged, times[0], judged)
 	return b, nil
 }

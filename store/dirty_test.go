@@ -164,15 +164,22 @@ func TestHostsWaitUntilTheyAreReconciledClaimedOrNot(t *testing.T) {
 		a, b, c := uid(1000), uid(1001), uid(1002)
 		require.NoError(t, s.MarkHosts(ctx, false, a))
 		require.NoError(t, s.MarkHosts(ctx, true, b))
-		now, err := s.Now(ctx)
+		now, err := s.Marked(ctx, a, b, c)
 		require.NoError(t, err)
-		waiting := func(at time.Time) []uuid.UUID {
-			ids, err := s.Waiting(ctx, at, a, b, c)
+		earlier := func(by time.Duration) store.Marked {
+			then := now
+			for i, at := range now {
+				then[i] = at.Add(-by)
+			}
+			return then
+		}
+		waiting := func(by store.Marked) []uuid.UUID {
+			ids, err := s.Waiting(ctx, by, a, b, c)
 			require.NoError(t, err)
 			return ids
 		}
 		require.ElementsMatch(t, []uuid.UUID{a, b}, waiting(now))
-		require.Empty(t, waiting(now.Add(-time.Minute)), "they were marked later")
+		require.Empty(t, waiting(earlier(time.Minute)), "they were marked later")
 		claims := claim(t, s, 10, time.Minute)
 		require.ElementsMatch(t, []uuid.UUID{a, b}, waiting(now), "claimed is not reconciled")
 		for _, c := range claims {
@@ -184,7 +191,7 @@ func TestHostsWaitUntilTheyAreReconciledClaimedOrNot(t *testing.T) {
 		}
 		require.Empty(t, waiting(now))
 		require.NoError(t, s.MarkHosts(ctx, false, a))
-		require.Empty(t, waiting(now.Add(-time.Millisecond)), "that mark is another one")
+		require.Empty(t, waiting(earlier(time.Millisecond)), "that mark is another one")
 	})
 }
 

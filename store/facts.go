@@ -124,7 +124,8 @@ func factCalls(asOf time.Time, mode string, host uuid.UUID, vms []inventory.VM) 
 
 // PutVMs writes what a read of the inventory that began at asOf says of some VMs: they are put on their hosts, removed from
 // those that they were on, and removed if they are not placed. It returns the hosts whose facts have changed; they are
-// marked already. A VM of which a newer read told something is left alone.
+// marked already. A VM of which a newer read told something is left alone. The error may be Damage, beside which the hosts are
+// returned all the same.
 func (s *Store) PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) (changed []uuid.UUID, err error) {
 	hints := make([]*hint, len(vms))
 	for i, vm := range vms {
@@ -157,30 +158,32 @@ func (s *Store) PutVMs(ctx context.Context, asOf time.Time, vms []inventory.VM) 
 		}
 	}
 	// New places first: a VM is never nowhere while it moves.
-	hosts := make(map[uuid.UUID]bool)
+	hosts, damage := make(map[uuid.UUID]bool), Damage{}
 	for _, step := range []struct {
 		mode string
 		vms  map[uuid.UUID][]inventory.VM
 	}{{"upsert", put}, {"remove", leave}} {
-		if err := s.changeFacts(ctx, asOf, step.mode, step.vms, hosts); err != nil {
+		if err := s.changeFacts(ctx, asOf, step.mode, step.vms, hosts, damage); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.confirm(ctx, asOf, vms, hints, hosts); err != nil {
+	if err := s.confirm(ctx, asOf, vms, hints, hosts, damage); err != nil {
 		return nil, err
 	}
-	return slices.Collect(maps.Keys(hosts)), nil
+	return slices.Collect(maps.Keys(hosts)), damage.err()
 }
 
-// confirm ends the notes of VMs whose facts have been written. Where a newer read has noted something meanwhile, what was
-// written is taken back: that read may have looked before it was there. What changed nothing needs no confirmation.
-func (s *Store) confirm(ctx context.Context, asOf time.Time, vms []inventory.VM, hints []*hint, hosts map[uuid.UUID]bool) error {
+// confirm ends the notes of VMs whose facts have been written, so not of those that are, or were, on damaged hosts. Where a
+// newer read has noted something meanwhile, what was written is taken back: that read may have looked before it was there.
+// What changed nothing needs no confirmation.
+func (s *Store) confirm(ctx context.Context, asOf time.Time, vms []inventory.VM, hints []*hint, hosts map[uuid.UUID]bool, damage Damage) error {
 	var calls []*call
 	var parts [][]int
 	per := make(map[shard][]int)
 	for i, vm := range vms {
 		moved := slices.ContainsFunc(hints[i].before, func(b uuid.UUID) bool { return b != vm.Host || !vm.Placed() })
-		if !hints[i].refused && (moved || hosts[vm.Host]) {
+		unwritten := damage[vm.Host] != nil || slices.ContainsFunc(hints[i].before, func(b uuid.UUID) bool { return damage[b] != nil })
+		if !hints[i].refused && !unwritten && (moved || hosts[vm.Host]) {
 			per[shardOf(vm.UUID)] = append(per[shardOf(vm.UUID)], i)
 		}
 	}
@@ -205,11 +208,11 @@ func (s *Store) confirm(ctx context.Context, asOf time.Time, vms []inventory.VM,
 			}
 		}
 	}
-	return s.changeFacts(ctx, asOf, "remove", back, hosts)
+	return s.changeFacts(ctx, asOf, "remove", back, hosts, damage)
 }
 
-// changeFacts changes VMs of several hosts and adds those that have changed to hosts.
-func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vms map[uuid.UUID][]inventory.VM, hosts map[uuid.UUID]bool) error {
+// changeFacts changes VMs of several hosts, and adds those that have changed to hosts and those that are damaged to damage.
+func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vms map[uuid.UUID][]inventory.VM, hosts map[uuid.UUID]bool, damage Damage) error {
 	var calls []*call
 	var of []uuid.UUID
 	for host, vms := range vms {
@@ -220,11 +223,14 @@ func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vm
 		calls = append(calls, part...)
 	}
 	for i := 0; i < len(calls); i += 200 {
-		if err := s.doAll(ctx, calls[i:min(i+200, len(calls))]); err != nil {
+		if err := s.doAll(ctx, calls[i:min(i+200, len(calls))]); err != nil && !isDamage(err) {
 			return err
 		}
 	}
 	for i, c := range calls {
+		if c.err != nil && !damage.add(of[i], c.err) {
+			return fault(c.script.name, c.err)
+		}
 		if number(at(c.reply, 0)) == 1 {
 			hosts[of[i]] = true
 		}
@@ -233,8 +239,9 @@ func (s *Store) changeFacts(ctx context.Context, asOf time.Time, mode string, vm
 }
 
 // ReplaceHostVMs writes what a read of the inventory that began at asOf says of all VMs of one host; those that it does not
-// name, or that are not placed, are removed from the host. It reports whether anything has changed; the host is marked
-// then. VMs of which a newer read told something are left alone.
+// name, or that are not placed, are removed from the host, and so is what is damaged. It reports whether anything has changed;
+// the host is marked then. VMs of which a newer read told something are left alone. The error may be Damage of hosts that VMs
+// have come from.
 func (s *Store) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UUID, vms []inventory.VM) (changed bool, err error) {
 	if host == uuid.Nil {
 		return false, errors.New("replace a host's VMs: the host is missing")
@@ -271,13 +278,17 @@ func (s *Store) ReplaceHostVMs(ctx context.Context, asOf time.Time, host uuid.UU
 		return false, err
 	}
 	changed = number(at(reply, 0)) == 1
-	if err := s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool)); err != nil {
+	damage := Damage{}
+	if err := s.changeFacts(ctx, asOf, "remove", leave, make(map[uuid.UUID]bool), damage); err != nil {
 		return false, err
 	}
-	if err := s.confirm(ctx, asOf, here, hints, map[uuid.UUID]bool{host: changed}); err != nil {
+	if err := s.confirm(ctx, asOf, here, hints, map[uuid.UUID]bool{host: changed}, damage); err != nil {
 		return false, err
 	}
-	return changed, s.forgetHints(ctx, asOf, host, texts(at(reply, 1)))
+	if err := s.forgetHints(ctx, asOf, host, texts(at(reply, 1))); err != nil {
+		return false, err
+	}
+	return changed, damage.err()
 }
 
 // forgetHints removes what is noted of VMs that are not on a host any more, unless the note names another host.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -83,23 +84,28 @@ func (s *Store) Fleet(ctx context.Context, online *bool, p instrumentation.Page)
 // agentFields are what parseFleetHost takes, of the facts of a host.
 var agentFields = []string{"host", "status", "session", "agent", "caps", "aepoch", "agen", "ahash"}
 
-// fleetHosts reads hosts and their agents. Those that the inventory does not have come without anything but their uuid.
+// fleetHosts reads hosts and their agents. Those that the inventory does not have come without anything but their uuid, and so do
+// those of which what is kept is damaged: they spoil none of the others.
 func (s *Store) fleetHosts(ctx context.Context, ids []uuid.UUID) (found []instrumentation.FleetHost, known []bool, err error) {
 	var who serving
 	facts, seen := make([]*redis.SliceCmd, len(ids)), make([]*redis.FloatCmd, len(ids))
-	err = s.pipelined(ctx, "read hosts", func(p redis.Pipeliner) {
+	err = s.undamaged(ctx, "read hosts", func(p redis.Pipeliner) {
 		who.read(ctx, p)
 		for i, h := range ids {
 			facts[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), agentFields...)
 			seen[i] = p.ZScore(ctx, shardOf(h).key("seen"), h.String())
 		}
 	})
-	if err != nil {
+	if err = cmp.Or(err, damaged("read hosts", who.now, who.fields)); err != nil {
 		return nil, nil, err
 	}
 	cut := s.cutOf(who)
 	found, known = make([]instrumentation.FleetHost, len(ids)), make([]bool, len(ids))
 	for i, id := range ids {
+		if damaged("read hosts", facts[i], seen[i]) != nil {
+			found[i].Host.UUID = id
+			continue
+		}
 		if found[i], err = parseFleetHost(id, facts[i].Val(), int64(seen[i].Val()), cut); err != nil {
 			return nil, nil, err
 		}

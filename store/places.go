@@ -223,36 +223,44 @@ func (s *Store) Hosts(ctx context.Context, p instrumentation.Page, ids ...instru
 		return nil, err
 	}
 	out := make([]instrumentation.Places[instrumentation.HostPlacement], len(ids))
-	var spots []spot
+	rest := make([][]uuid.UUID, len(ids)) // of the hosts of each, those behind the page so far
 	for i, hosts := range all {
-		taken := 0
 		for _, h := range hosts {
 			if h.removed {
 				continue
 			}
 			out[i].Total++
-			if p.After != "" && strings.Compare(string(h.host[:]), string(after[:])) <= 0 {
-				continue
-			}
-			if taken++; taken <= n {
-				spots = append(spots, spot{of: i, id: ids[i], host: h.host})
-			}
-		}
-		out[i].Next = taken > n
-	}
-	for part := range slices.Chunk(spots, 500) {
-		views, err := s.views(ctx, part)
-		if err != nil {
-			return nil, err
-		}
-		for k, v := range views {
-			if v.placed {
-				of := &out[part[k].of]
-				of.Items = append(of.Items, v.placement())
+			if p.After == "" || strings.Compare(string(h.host[:]), string(after[:])) > 0 {
+				rest[i] = append(rest[i], h.host)
 			}
 		}
 	}
-	return out, nil
+	for { // once, but for hosts that have dropped it since the lists were read: others fill their places
+		var spots []spot
+		for i := range rest {
+			most := min(n-len(out[i].Items), len(rest[i]))
+			for _, host := range rest[i][:most] {
+				spots = append(spots, spot{of: i, id: ids[i], host: host})
+			}
+			rest[i] = rest[i][most:]
+			out[i].Next = len(rest[i]) > 0
+		}
+		if len(spots) == 0 {
+			return out, nil
+		}
+		for part := range slices.Chunk(spots, 500) {
+			views, err := s.views(ctx, part)
+			if err != nil {
+				return nil, err
+			}
+			for k, v := range views {
+				if v.placed {
+					of := &out[part[k].of]
+					of.Items = append(of.Items, v.placement())
+				}
+			}
+		}
+	}
 }
 
 // zoneOn is a zone of an instrumentation.
@@ -382,15 +390,15 @@ func (s *Store) placedOn(ctx context.Context, host uuid.UUID) (map[instrumentati
 	return parsePlaces(on, nil)
 }
 
-// Placements counts what the documents of hosts place, and how much of that is of some VMs: each VM, and each host that is
-// measured as a whole, once for each instrumentation. What a document has no room for is not counted. It is one round trip for
-// each server.
-func (s *Store) Placements(ctx context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, err error) {
+// Placements counts what the documents of hosts place, and how much of that goes: each VM, and as uuid.Nil each host that is
+// measured as a whole, once for each instrumentation. What a document has no room for is not counted, nor what is kept of a host
+// and is damaged. It is one round trip for each server. goes is called for each placement, by one goroutine; nil: nothing goes.
+func (s *Store) Placements(ctx context.Context, goes func(id instrumentation.ID, vm uuid.UUID) bool, hosts ...uuid.UUID) (all, gone int, err error) {
 	if len(hosts) == 0 {
 		return 0, 0, nil
 	}
 	cmds := make([]*redis.MapStringStringCmd, len(hosts))
-	err = s.pipelined(ctx, "read the places of hosts", func(p redis.Pipeliner) {
+	err = s.undamaged(ctx, "read the places of hosts", func(p redis.Pipeliner) {
 		for i, host := range hosts {
 			cmds[i] = p.HGetAll(ctx, shardOf(host).key("on:"+host.String()))
 		}
@@ -398,22 +406,28 @@ func (s *Store) Placements(ctx context.Context, vms map[uuid.UUID]bool, hosts ..
 	if err != nil {
 		return 0, 0, err
 	}
-	for i, c := range cmds {
+	for _, c := range cmds {
 		places, err := parsePlaces(c.Val(), nil)
 		if err != nil {
-			return 0, 0, fmt.Errorf("read the places of host %s: %w", hosts[i], err)
+			continue // whoever reconciles the host is told
 		}
-		for _, p := range places {
+		for id, p := range places {
 			if p.revision == refused {
 				continue
 			}
 			all += p.expected
+			if goes == nil {
+				continue
+			}
+			if len(p.zones) == 0 && goes(id, uuid.Nil) {
+				gone++
+			}
 			for at := 0; at < len(p.zones); at += 16 {
-				if vms[uuid.UUID(p.zones[at:at+16])] {
-					ofVMs++
+				if goes(id, uuid.UUID(p.zones[at:at+16])) {
+					gone++
 				}
 			}
 		}
 	}
-	return all, ofVMs, nil
+	return all, gone, nil
 }

@@ -187,7 +187,7 @@ func TestPlacementsAreWhatDocumentsHaveNow(t *testing.T) {
 			for _, vm := range c.vms {
 				vms[vm] = true
 			}
-			all, of, err := s.Placements(ctx, vms, c.hosts...)
+			all, of, err := s.Placements(ctx, func(_ instrumentation.ID, vm uuid.UUID) bool { return vms[vm] }, c.hosts...)
 			require.NoError(t, err)
 			require.Equal(t, c.all, all)
 			require.Equal(t, c.of, of)

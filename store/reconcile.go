@@ -18,11 +18,11 @@ import (
 // FactsRead is what the reading of one host's facts has come to.
 type FactsRead struct {
 	Facts
-	Err error // what is kept of this host cannot be decoded
+	Err error // what is kept of this host is damaged
 }
 
-// FactsOf reads what is known of hosts, in their order, in one round trip for each server. A host that cannot be decoded
-// has its error and spoils none of the others. The counts of marks are read before all else, so a commit with these facts
+// FactsOf reads what is known of hosts, in their order, in one round trip for each server. A host of which something kept is
+// damaged has its error and spoils none of the others. The counts of marks are read before all else, so a commit with these facts
 // fails if any of them has changed meanwhile.
 func (s *Store) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]FactsRead, error) {
 	type read struct {
@@ -35,7 +35,7 @@ func (s *Store) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]FactsRead, e
 		per[shardOf(h)] = append(per[shardOf(h)], i)
 	}
 	wanted := make(map[shard]*redis.SliceCmd, len(per))
-	err := s.pipelined(ctx, "read the facts", func(p redis.Pipeliner) {
+	err := s.undamaged(ctx, "read the facts", func(p redis.Pipeliner) {
 		for sh, of := range per {
 			ids := make([]string, len(of))
 			for k, i := range of {
@@ -60,6 +60,9 @@ func (s *Store) FactsOf(ctx context.Context, hosts ...uuid.UUID) ([]FactsRead, e
 	for sh, of := range per {
 		for k, i := range of {
 			f, r := &out[i], &reads[i]
+			if f.Err = damaged("read the facts of host "+hosts[i].String(), wanted[sh], r.fact, r.on, r.add, r.vms); f.Err != nil {
+				continue
+			}
 			f.Err = f.decode(&d, hosts[i], r.fact.Val(), r.on.Val(), r.add.Val(), r.vms.Val())
 			f.Wanted = number(wanted[sh].Val()[k])
 		}

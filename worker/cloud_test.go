@@ -158,6 +158,7 @@ type bench struct {
 	cloud *cloud
 	store whole
 	queue *tasks
+	share float64 // that a sweep may remove unasked; 0: the default
 	n     int
 }
 
@@ -262,7 +263,7 @@ func (b *bench) worker(calls int64) *Worker {
 	}
 	w, err := New(Options{
 		Store: s, VMAPI: b.cloud, CNAPI: b.cloud, Catalog: fakeCatalog{}, Redis: nowhere(),
-		Lease: 20 * time.Millisecond, Tick: time.Millisecond, Concurrency: 4,
+		Lease: 20 * time.Millisecond, Tick: time.Millisecond, Concurrency: 4, GuardShare: b.share,
 	})
 	require.NoError(b.t, err)
 	w.queue, w.patience, w.keep = b.queue, 0, 0

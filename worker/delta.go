@@ -31,7 +31,7 @@ func (w *Worker) deltaLoop(ctx context.Context) {
 // delta takes over what VMAPI's records say that were written since.
 func (w *Worker) delta(ctx context.Context, since time.Time) error {
 	return w.timed(ctx, func(asOf time.Time, page []inventory.VM) error {
-		changed, err := w.Store.PutVMs(ctx, asOf, page)
+		changed, err := w.putVMs(ctx, asOf, page)
 		if err != nil {
 			return fmt.Errorf("put VMs: %w", err)
 		}

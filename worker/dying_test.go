@@ -64,6 +64,12 @@ func (d *dying) RemoveHost(ctx context.Context, at time.Time, h uuid.UUID) error
 func (d *dying) HostIDs(ctx context.Context) ([]uuid.UUID, error) {
 	return one(d, func() ([]uuid.UUID, error) { return d.Store.HostIDs(ctx) })
 }
+func (d *dying) Doubt(ctx context.Context, h ...uuid.UUID) error {
+	return d.do(func() error { return d.Store.Doubt(ctx, h...) })
+}
+func (d *dying) Marked(ctx context.Context, h ...uuid.UUID) (store.Marked, error) {
+	return one(d, func() (store.Marked, error) { return d.Store.Marked(ctx, h...) })
+}
 func (d *dying) MarkHosts(ctx context.Context, urgent bool, h ...uuid.UUID) error {
 	return d.do(func() error { return d.Store.MarkHosts(ctx, urgent, h...) })
 }

@@ -99,7 +99,7 @@ func (w *Worker) survey(ctx context.Context, rec *instrumentation.Instrumentatio
 	known := map[uuid.UUID]*inventory.Host{}
 	concerned := map[uuid.UUID]bool{}
 	err := w.ask(ctx, q, func(asOf time.Time, page []inventory.VM) error {
-		if _, err := w.Store.PutVMs(ctx, asOf, page); err != nil {
+		if _, err := w.putVMs(ctx, asOf, page); err != nil {
 			return fmt.Errorf("put VMs: %w", err)
 		}
 		if err := w.hostsOf(ctx, known, page); err != nil {

@@ -111,11 +111,15 @@ func (s *fakeStore) Time() time.Time { return time.Now() }
 
 func (s *fakeStore) WakeForTasks(context.Context, redis.Pipeliner) {}
 
-func (s *fakeStore) Waiting(_ context.Context, marked time.Time, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
+func (s *fakeStore) Marked(context.Context, ...uuid.UUID) (store.Marked, error) {
+	return store.Marked{time.Now()}, nil
+}
+
+func (s *fakeStore) Waiting(_ context.Context, by store.Marked, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range hosts {
-		if h := s.host(id); h.marks > 0 && !h.since.After(marked) {
+		if h := s.host(id); h.marks > 0 && !h.since.After(by[0]) {
 			waiting = append(waiting, id)
 		}
 	}
@@ -177,7 +181,7 @@ func (s *fakeStore) Document(_ context.Context, host uuid.UUID) (assignment.Stor
 	return assignment.Stored{Host: host, Version: h.version, Body: h.body}, nil
 }
 
-func (s *fakeStore) Placements(_ context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, _ error) {
+func (s *fakeStore) Placements(_ context.Context, goes func(instrumentation.ID, uuid.UUID) bool, hosts ...uuid.UUID) (all, gone int, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counted += len(hosts)
@@ -191,16 +195,17 @@ func (s *fakeStore) Placements(_ context.Context, vms map[uuid.UUID]bool, hosts 
 			return 0, 0, err
 		}
 		for _, it := range items {
+			sources := it.VMs
 			if it.WholeHost {
-				all++
+				sources = []assignment.VM{{}}
 			}
-			all += len(it.VMs)
-			for _, vm := range it.VMs {
-				if vms[vm.UUID] {
-					ofVMs++
+			all += len(sources)
+			for _, vm := range sources {
+				if goes != nil && goes(instrumentation.ID(it.ID), vm.UUID) {
+					gone++
 				}
 			}
 		}
 	}
-	return all, ofVMs, nil
+	return all, gone, nil
 }

@@ -60,6 +60,7 @@ type fakeHost struct {
 	known   bool
 	asOf    time.Time
 	vms     map[uuid.UUID]fakeVM
+	doubt   bool
 	version assignment.Version
 	body    []byte
 	placed  map[instrumentation.ID]int
@@ -159,6 +160,7 @@ func (s *fakeStore) PutVMs(_ context.Context, asOf time.Time, vms []inventory.VM
 func (s *fakeStore) ReplaceHostVMs(_ context.Context, asOf time.Time, host uuid.UUID, vms []inventory.VM) (changed bool, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.host(host).doubt = false
 	named := map[uuid.UUID]bool{}
 	for _, vm := range vms {
 		named[vm.UUID] = true
@@ -223,6 +225,9 @@ func (s *fakeStore) Digests(context.Context) (map[uuid.UUID]store.HostDigest, er
 			d := out[id]
 			out[id] = store.HostDigest{Digest: d.Digest + store.VMDigest(v.vm), VMs: d.VMs + 1}
 		}
+		if h.doubt {
+			out[id] = store.HostDigest{VMs: max(1, out[id].VMs)}
+		}
 	}
 	return out, nil
 }
@@ -261,6 +266,15 @@ func (s *fakeStore) TakeVMs(_ context.Context, asOf time.Time, off map[uuid.UUID
 				s.host(host).mark(false)
 			}
 		}
+	}
+	return nil
+}
+
+func (s *fakeStore) Doubt(_ context.Context, hosts ...uuid.UUID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range hosts {
+		s.host(id).doubt = true
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (w *Worker) lookUp(ctx context.Context) (int, error) {
 		err = fmt.Errorf("look up VMs: %d of %d: %w", len(claims)-len(done), len(claims), err)
 	}
 	if len(vms) > 0 {
-		if _, putErr := w.Store.PutVMs(ctx, asOf, vms); putErr != nil {
+		if _, putErr := w.putVMs(ctx, asOf, vms); putErr != nil {
 			return 0, errors.Join(err, fmt.Errorf("put VMs: %w", putErr))
 		}
 	}

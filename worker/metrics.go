@@ -80,7 +80,7 @@ var (
 	countDesc  = prometheus.NewDesc("iapi_sweep_last_vms", "VMs that the last such sweep has read.", nil, nil)
 	differDesc = prometheus.NewDesc("iapi_sweep_last_differing_hosts", "Hosts whose facts differed from the inventory in it.", nil, nil)
 	staleDesc  = prometheus.NewDesc("iapi_sweep_stale_instrumentations", "Instrumentations that are placed by older knowledge, since the inventory could not be asked, as counted by it.", nil, nil)
-	guardDesc  = prometheus.NewDesc("iapi_sweep_guarded", "VMs or hosts that a guard keeps from being removed until an operator confirms it.", []string{"guard"}, nil)
+	guardDesc  = prometheus.NewDesc("iapi_sweep_guarded", "VMs or hosts that a guard keeps from being removed, or VMs from losing placements, until an operator confirms it.", []string{"guard"}, nil)
 	waitedDesc = prometheus.NewDesc("iapi_queue_oldest_seconds", "How long the oldest task has waited to be taken, by queue.", []string{"queue"}, nil)
 	queueDesc  = prometheus.NewDesc("iapi_queue_tasks", "Tasks by queue and state.", []string{"queue", "state"}, nil)
 )

@@ -27,6 +27,7 @@ type Store interface {
 	Digests(ctx context.Context) (map[uuid.UUID]store.HostDigest, error)
 	Differences(ctx context.Context, hosts []store.HostVMs) ([]store.Difference, error)
 	TakeVMs(ctx context.Context, asOf time.Time, off map[uuid.UUID][]uuid.UUID) error
+	Doubt(ctx context.Context, hosts ...uuid.UUID) error
 	FleetHosts(ctx context.Context, hosts ...uuid.UUID) ([]*instrumentation.FleetHost, error)
 
 	MarkHosts(ctx context.Context, urgent bool, hosts ...uuid.UUID) error
@@ -38,7 +39,8 @@ type Store interface {
 	AwaitWork(ctx context.Context, worker string, kind store.Work, most time.Duration) error
 	WakeForTasks(ctx context.Context, pipe redis.Pipeliner)
 	Time() time.Time
-	Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error)
+	Marked(ctx context.Context, hosts ...uuid.UUID) (store.Marked, error)
+	Waiting(ctx context.Context, by store.Marked, hosts ...uuid.UUID) ([]uuid.UUID, error)
 	Backlog(ctx context.Context) (store.Backlog, error)
 	CommitDocuments(ctx context.Context, drafts []store.Draft) []store.Committed
 
@@ -56,7 +58,7 @@ type Store interface {
 	SetState(ctx context.Context, id instrumentation.ID, revision int, state instrumentation.State, enabledAt time.Time) error
 	Expiring(ctx context.Context, now time.Time, n int) ([]instrumentation.ID, error)
 	NextByState(ctx context.Context, state instrumentation.State, after instrumentation.ID, n int) ([]instrumentation.ID, error)
-	Placements(ctx context.Context, vms map[uuid.UUID]bool, hosts ...uuid.UUID) (all, ofVMs int, err error)
+	Placements(ctx context.Context, goes func(id instrumentation.ID, vm uuid.UUID) bool, hosts ...uuid.UUID) (all, gone int, err error)
 	PlacedHosts(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Unacknowledged(ctx context.Context, id instrumentation.ID) ([]uuid.UUID, error)
 	Remove(ctx context.Context, id instrumentation.ID) error

@@ -172,8 +172,8 @@ type watched struct {
 	looks chan int
 }
 
-func (s watched) Waiting(ctx context.Context, marked time.Time, hosts ...uuid.UUID) ([]uuid.UUID, error) {
-	waiting, err := s.Store.Waiting(ctx, marked, hosts...)
+func (s watched) Waiting(ctx context.Context, by store.Marked, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+	waiting, err := s.Store.Waiting(ctx, by, hosts...)
 	select {
 	case s.looks <- len(waiting):
 	case <-ctx.Done():

@@ -58,6 +58,7 @@ func TestEverythingConvergesOnTheRealStore(t *testing.T) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
 				b := newBench(t, 100+seed, open(t))
+				b.share = 1
 				b.chaos(25)
 				w := b.worker(0)
 				require.NoError(t, w.Sweep(context.Background()))

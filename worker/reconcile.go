@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,20 +94,15 @@ func (w *Worker) reconcile(ctx context.Context) (int, error) {
 		if err := w.attempt(ctx, todo); err != nil {
 			return 0, err
 		}
-		left := todo[:0]
-		for _, t := range todo {
-			if !t.done {
-				left = append(left, t)
-			}
-		}
-		if todo = left; len(todo) == 0 {
+		if todo = slices.DeleteFunc(todo, func(t *work) bool { return t.done }); len(todo) == 0 {
 			break
 		}
 	}
 	each(w, todo, func(t *work) {
-		w.failed(ctx, "reconcile a host", t.err, "host", t.claim.Host)
 		if t.err == nil { // marked again and again: others first
 			w.failed(ctx, "release a host", w.Store.ReleaseHost(ctx, t.claim), "host", t.claim.Host)
+		} else if w.damage.due(t.claim.Host) {
+			w.failed(ctx, "reconcile a host", t.err, "host", t.claim.Host)
 		}
 	})
 	w.metrics.reconciled.Add(float64(len(claims) - len(todo)))
@@ -141,12 +137,15 @@ func (w *Worker) attempt(ctx context.Context, todo []*work) error {
 			drafts[i] = w.draft(set, todo[i].claim, facts[i].Facts)
 		}
 	})
-	ready, of := drafts[:0], all[:0]
+	ready, of, bad := drafts[:0], all[:0], store.Damage{}
 	for i, t := range todo {
-		if t.err = facts[i].Err; t.err == nil {
-			ready, of = append(ready, drafts[i]), append(of, i)
+		if t.err = facts[i].Err; t.err != nil {
+			bad[t.claim.Host] = t.err
+			continue
 		}
+		ready, of = append(ready, drafts[i]), append(of, i)
 	}
+	w.damaged(ctx, bad)
 	for i, r := range w.Store.CommitDocuments(ctx, ready) {
 		t := todo[of[i]]
 		t.done, t.err = r.Done, r.Err

@@ -19,7 +19,7 @@ const settleAtOnce = 256
 // again and again would cost the more the more there are, and the longer they take.
 func (w *Worker) settle(ctx context.Context, hosts []uuid.UUID) error {
 	begun := time.Now()
-	marked, err := w.Store.Now(ctx)
+	marked, err := w.Store.Marked(ctx, hosts...)
 	if err != nil {
 		return fmt.Errorf("wait for hosts: %w", err)
 	}

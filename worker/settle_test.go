@@ -3,10 +3,11 @@ package worker
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+
+	"iapi/store"
 )
 
 // asking is a store that says which hosts wait as a test wants it, and counts how often each was asked after.
@@ -16,7 +17,7 @@ type asking struct {
 	waits func(host uuid.UUID) bool
 }
 
-func (a *asking) Waiting(_ context.Context, _ time.Time, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
+func (a *asking) Waiting(_ context.Context, _ store.Marked, hosts ...uuid.UUID) (waiting []uuid.UUID, _ error) {
 	for _, host := range hosts {
 		a.looks[host]++
 		if a.waits(host) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"iapi/instrumentation"
 	"iapi/store"
 )
 
@@ -29,8 +30,8 @@ const (
 // walk has read is by then too old to be written. A host loses a VM when VMAPI says where else it is or that it is
 // destroyed; one that VMAPI does not know any more, only when a reading of the whole host agrees with the walk. When the
 // walk fails it goes on behind its last good page; when that does not help either, what could be read is not acted upon.
-// When more would be removed than the guard's share, see may, everything is added that is new and nothing removed until an
-// operator confirms the guard.
+// When more placements would be removed than the guard's share, see may, because VMs are gone or are not what they were, everything
+// else is taken over and nothing removed until an operator confirms the guard.
 func (w *Worker) Sweep(ctx context.Context) error { return w.sweep(ctx, uuid.NewString()) }
 
 // sweep is Sweep with a name for its walk. How far the walk has come is kept in the store, so that whoever runs a sweep by
@@ -91,17 +92,20 @@ func (w *Worker) sweepHosts(ctx context.Context) error {
 	}
 	ok, err := w.may(ctx, loss{
 		guard: GuardHosts, what: "CNAPI no longer lists %d of %d hosts", gone: len(missing), of: len(known), empty: len(hosts) == 0,
-		hosts: missing, known: known,
+		hosts: missing, known: known, most: func(ctx context.Context, hosts []uuid.UUID) (of, gone int, err error) {
+			return w.Store.Placements(ctx, func(instrumentation.ID, uuid.UUID) bool { return true }, hosts...)
+		},
 	})
 	if err != nil || !ok {
 		return err
 	}
+	var failed error
 	for _, id := range missing {
 		if err := w.Store.RemoveHost(ctx, asOf, id); err != nil {
-			return fmt.Errorf("remove host %s: %w", id, err)
+			failed = errors.Join(failed, fmt.Errorf("remove host %s: %w", id, err))
 		}
 	}
-	return nil
+	return failed
 }
 
 // sweepVMs compares the VMs of every host. What would be lost is known before anything is written.
@@ -122,15 +126,17 @@ func (w *Worker) sweepVMs(ctx context.Context, name string) (store.Swept, error)
 	swept := store.Swept{VMs: seen.Seen, Differing: len(differing)}
 	few := w.fewOf(same)
 	c := comparison{Worker: w}
-	failures := []error{c.differ(ctx, seen, append(differing, few...))}
+	failures := []error{c.differ(ctx, seen, differing, few)}
 	if failures[0] == nil { // what could not be compared cannot be judged
-		ok, err := w.may(ctx, loss{
-			guard: GuardVMs, what: "VMAPI no longer lists %d of %d VMs on any host", gone: len(c.lost), of: sum(facts), empty: sum(seen.Sums) == 0,
-			hosts: c.lostOn(), vms: c.lost, known: known,
-		})
+		ok, err := w.may(ctx, c.loss(seen, facts, known))
 		c.shrink, failures[0] = ok && err == nil, err
+		if err != nil {
+			clear(c.loses)
+		}
+	} else {
+		failures = append(failures, c.harmless(ctx))
 	}
-	failures = append(failures, c.rewriteUnreadable(ctx, few))
+	failures = append(failures, c.mend(ctx, seen))
 	doubtful, err := c.lookUpVMs(ctx)
 	failures = append(failures, err)
 	if c.shrink {

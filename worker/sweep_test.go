@@ -247,6 +247,8 @@ func TestFactsThatCannotBeReadAreWrittenAnew(t *testing.T) {
 	require.Error(t, w.Sweep(context.Background()))
 	require.True(t, s.bad, "not by what could not be read")
 	b.cloud.set(func() { b.cloud.fault = nil })
+	require.NoError(t, s.MarkHosts(context.Background(), false, s.host))
+	require.NoError(t, w.drain(context.Background())) // which is when it is found
 	require.NoError(t, w.Sweep(context.Background()))
 	require.False(t, s.bad)
 	b.settle(w)

@@ -15,13 +15,16 @@ import (
 )
 
 // comparison makes the facts of hosts true after a walk, VM by VM (lookUpVMs), and by reading whole hosts (compare) where VMAPI
-// does not know a VM any more.
+// does not know a VM any more, or what is kept of a host is damaged.
 type comparison struct {
 	*Worker
 	changed  []uuid.UUID               // VMs that are not known as they were seen
 	missing  map[uuid.UUID][]uuid.UUID // VMs that are known on hosts where they were not seen → those hosts
 	lost     map[uuid.UUID]bool        // those of them that were not seen on any host
-	shrink   bool                      // VMs may be taken away
+	differs  map[uuid.UUID][]uuid.UUID // hosts → the VMs that differ there, changed or missing
+	odd      []uuid.UUID               // hosts that differ although no VM does, or are damaged
+	loses    map[uuid.UUID]bool        // VMs that were looked up before anything was written → whether they lose placements
+	shrink   bool                      // placements may be taken away
 	digester store.Digester
 }
 
@@ -39,7 +42,7 @@ func (c *comparison) compare(ctx context.Context, hosts []uuid.UUID) error {
 	asOf, reads, failed := c.reread(ctx, hosts)
 	var changed []inventory.VM
 	var gone []hostRead
-	for _, r := range reads {
+	for _, r := range reads { // of those that are damaged no difference is known
 		for _, k := range r.differs.Changed {
 			changed = append(changed, r.vms[k])
 		}
@@ -136,7 +139,7 @@ func (c *comparison) put(ctx context.Context, asOf time.Time, vms []inventory.VM
 		}
 	}
 	if len(once) > 0 {
-		if _, err := c.Store.PutVMs(ctx, asOf, once); err != nil {
+		if _, err := c.putVMs(ctx, asOf, once); err != nil {
 			return fmt.Errorf("put VMs: %w", err)
 		}
 	}
@@ -149,7 +152,7 @@ func (c *comparison) replace(ctx context.Context, asOf time.Time, reads []hostRe
 		if !c.mayLose(r.differs.Missing) {
 			continue
 		}
-		if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.vms); err != nil {
+		if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.vms); c.beside(ctx, err) != nil {
 			failed = errors.Join(failed, fmt.Errorf("replace the VMs of host %s: %w", r.Host, err))
 		}
 	}
@@ -161,21 +164,35 @@ func (c *comparison) mayLose(vms []uuid.UUID) bool {
 	return !slices.ContainsFunc(vms, func(vm uuid.UUID) bool { return !c.shrink || !c.lost[vm] })
 }
 
-// rewriteUnreadable writes the VMs of those hosts anew of which the facts cannot be read.
-func (c *comparison) rewriteUnreadable(ctx context.Context, hosts []uuid.UUID) error {
-	known, err := c.Store.FactsOf(ctx, hosts...)
-	if err != nil {
-		return fmt.Errorf("read facts: %w", err)
-	}
-	var unreadable []uuid.UUID
-	for i, f := range known {
-		if f.Err != nil {
-			unreadable = append(unreadable, hosts[i])
-		}
-	}
-	if len(unreadable) == 0 {
+// mend writes hosts anew whose facts are damaged, if that may take something away: what there was cannot be known. A reading
+// that lacks what the walk has seen is not believed; the next sweep tries again.
+func (c *comparison) mend(ctx context.Context, seen *walked) (failed error) {
+	if !c.shrink || !seen.whole {
 		return nil
 	}
-	asOf, reads, failed := c.reread(ctx, unreadable)
-	return errors.Join(failed, c.replace(ctx, asOf, reads))
+	for hosts := range slices.Chunk(c.odd, manySwept) {
+		asOf, err := c.Store.Now(ctx)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		reads, err := c.read(ctx, hosts)
+		failed = errors.Join(failed, err)
+		walk := make(map[uuid.UUID][]store.VMSum, len(hosts))
+		for _, host := range seen.vmsOf(hosts) {
+			walk[host.Host] = host.VMs
+		}
+		for _, r := range reads {
+			read := make(map[uuid.UUID]bool, len(r.vms))
+			for i := range r.vms {
+				read[r.vms[i].UUID] = true
+			}
+			if slices.ContainsFunc(walk[r.Host], func(vm store.VMSum) bool { return !read[vm.UUID] }) {
+				continue
+			}
+			if _, err := c.Store.ReplaceHostVMs(ctx, asOf, r.Host, r.vms); c.beside(ctx, err) != nil {
+				failed = errors.Join(failed, fmt.Errorf("write host %s anew: %w", r.Host, err))
+			}
+		}
+	}
+	return failed
 }

@@ -61,6 +61,7 @@ type Worker struct {
 	patience time.Duration                                // how long an evaluation waits for the documents of its hosts
 	keep     time.Duration                                // how often a sweep keeps how far it has come
 	term     time.Duration                                // for which the schedule is held at a time
+	damage   damage
 }
 
 // New makes a Worker. It does nothing until Run.

@@ -6,10 +6,11 @@ local P, host, asof = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local H, V = P .. 'fact:' .. host, P .. 'vms:' .. host
 if redis.call('EXISTS', H) == 0 then return {} end
 if tonumber(redis.call('HGET', H, 'asof') or '0') > asof then return {} end
-for _, entry in ipairs(redis.call('HVALS', V)) do
-  if tonumber(string.match(entry, '^(%d+)|')) > asof then return {} end
+local vms, all = {}, redis.pcall('HGETALL', V) -- what is damaged goes as well
+for i = 1, all.err and 0 or #all, 2 do
+  if tonumber(string.match(all[i + 1], '^(%d+)|') or '0') > asof then return {} end
+  vms[#vms + 1] = all[i]
 end
-local vms = redis.call('HKEYS', V)
 redis.call('DEL', V)
 redis.call('HDEL', P .. 'digests', host)
 redis.call('HDEL', H, 'host', 'status')
