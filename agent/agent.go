@@ -37,6 +37,8 @@ type Session interface {
 	Run(ctx context.Context, receive func(session.Assignment)) error
 	// Know tells what the agent runs already, before Run.
 	Know(v session.Version)
+	// Returned signals that the API, which was away, may have lost what it was told.
+	Returned() <-chan struct{}
 	Report(ctx context.Context, r session.Report) (session.ReportResult, error)
 	Definition(ctx context.Context, digest string) (catalog.Publication, error)
 }

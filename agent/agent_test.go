@@ -41,6 +41,7 @@ type fakeSession struct {
 	documents map[string][]byte
 	fetches   int // of definitions
 	ready     chan struct{}
+	returned  chan struct{} // nil: it never does
 
 	signatures map[string]catalog.Publication // by digest, without the documents
 }
@@ -55,6 +56,8 @@ func (f *fakeSession) Run(ctx context.Context, receive func(session.Assignment))
 }
 
 func (f *fakeSession) Know(v session.Version) { f.mu.Lock(); f.known = v; f.mu.Unlock() }
+
+func (f *fakeSession) Returned() <-chan struct{} { return f.returned }
 
 func (f *fakeSession) Report(_ context.Context, r session.Report) (session.ReportResult, error) {
 	f.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -148,7 +149,7 @@ func verify(document []byte, digest string) error {
 	return nil
 }
 
-// writeFile replaces a file so that a crash leaves the old or the new one whole.
+// writeFile replaces a file so that a crash leaves the old or the new one whole, and the new one once it has returned.
 func writeFile(path string, content []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
@@ -165,8 +166,24 @@ func writeFile(path string, content []byte) error {
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	return nil
+}
+
+// syncDir makes the names in a directory last: without it, a crash of the machine can bring an older file back.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) { // a file system that has no such thing
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }

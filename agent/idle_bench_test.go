@@ -55,6 +55,8 @@ func (a alone) Run(ctx context.Context, receive func(session.Assignment)) error 
 	return ctx.Err()
 }
 
+func (alone) Returned() <-chan struct{} { return nil }
+
 func (alone) Know(session.Version) {}
 
 func (alone) Report(context.Context, session.Report) (session.ReportResult, error) {

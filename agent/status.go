@@ -154,12 +154,16 @@ func (r *reporter) run(ctx context.Context) error {
 	beat, retry := firstBeat, retryAtFirst
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	failing := false
+	failing, due := false, time.Now()
 	for {
 		if !failing {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
+			case <-r.opts.Session.Returned(): // soon, but not all at once that have come back together
+				due = earlier(due, time.Now().Add(session.Jitter(firstBeat)))
+				timer.Reset(time.Until(due))
+				continue
 			case <-r.wake:
 			case <-timer.C:
 			}
@@ -199,8 +203,16 @@ func (r *reporter) run(ctx context.Context) error {
 			case <-time.After(spacing):
 			}
 		}
+		due = time.Now().Add(wait)
 		timer.Reset(wait)
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func clip(text string) string {

@@ -61,7 +61,7 @@ func TestReportsComeBackNoSoonerThanTheyAreAskedTo(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer api.Close()
-	_, asked := session.Join(t.Context(), session.Options{Servers: []string{api.URL}, Host: uuid.New()}, "token")
+	asked := session.Join(t.Context(), session.Options{Servers: []string{api.URL}, Host: uuid.New()}, "token", "agent's token")
 	require.Equal(t, 40*time.Second, session.RetryAfter(asked))
 	synctest.Test(t, func(t *testing.T) {
 		s := &refusing{err: asked, times: make(chan time.Time, 100)}
@@ -113,6 +113,35 @@ func TestTheAPISetsThePeriodOfTheHeartbeat(t *testing.T) {
 			<-done
 		})
 	}
+}
+
+// An agent that was away may have been forgotten, so it tells how it fares soon after it is back, whenever the API wants to hear of
+// it next.
+func TestWhoHasComeBackReportsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &patient{next: 300, times: make(chan time.Time, 100)}
+		s.returned = make(chan struct{}, 1)
+		rep := newReporter(Options{Session: s, Host: uuid.New(), Logger: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = rep.run(ctx) }()
+		<-s.times
+		for range 5 {
+			time.Sleep(20 * time.Second) // well before the next
+			back := time.Now()
+			s.returned <- struct{}{}
+			at := <-s.times
+			require.GreaterOrEqual(t, at.Sub(back), firstBeat/2, "spread, for many come back together")
+			require.LessOrEqual(t, at.Sub(back), firstBeat)
+		}
+		s.returned <- struct{}{}
+		time.Sleep(time.Second)
+		s.returned <- struct{}{} // a second time puts nothing off
+		begun := time.Now()
+		require.LessOrEqual(t, (<-s.times).Sub(begun), firstBeat-time.Second)
+		cancel()
+		<-done
+	})
 }
 
 func TestALongTextIsCutAtAWholeCharacter(t *testing.T) {

@@ -14,6 +14,9 @@ var ErrVersion = errors.New("not an assignment version")
 // FirstEpoch is the epoch of a host whose store has never been proved to have gone back.
 const FirstEpoch = "0000000000000001"
 
+// maxEpoch is the greatest epoch that can be. No honest history comes near to it, so that there always is a greater one.
+const maxEpoch = "7fffffffffffffff"
+
 const epochDigits = 16
 
 // Compare returns a negative number, zero or a positive one as v is older than o, of the same age, or newer. The hash
@@ -36,11 +39,14 @@ func (v Version) String() string {
 // ETag returns the version as a strong entity tag, quotes included.
 func (v Version) ETag() string { return `"` + v.String() + `"` }
 
-// Validate checks the form: 16 lower-case hex digits, a generation of at least 1, a hash of 1 to 64 letters and digits.
+// Validate checks the form: 16 lower-case hex digits that are no more than maxEpoch, a generation of at least 1, a hash of 1 to 64 letters and digits.
 // Its errors wrap ErrVersion.
 func (v Version) Validate() error {
 	if len(v.Epoch) != epochDigits || !only(v.Epoch, "0123456789abcdef") {
 		return fmt.Errorf("%w: epoch %q is not 16 lower-case hex digits", ErrVersion, v.Epoch)
+	}
+	if v.Epoch > maxEpoch {
+		return fmt.Errorf("%w: epoch %q is greater than any can be", ErrVersion, v.Epoch)
 	}
 	if v.Generation < 1 {
 		return fmt.Errorf("%w: generation %d is less than 1", ErrVersion, v.Generation)

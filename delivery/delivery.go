@@ -59,8 +59,17 @@ type Change struct {
 // Revoked stands for the session of a host whose agent's credential was revoked.
 var Revoked = uuid.Max
 
+// Session is who the agent of a host is.
+type Session struct {
+	ID     uuid.UUID // Nil where none is known, Revoked where the agent's credential was revoked since
+	Number int64     // of its beginning
+}
+
 // Source is where assignments come from and reports go to.
 type Source interface {
+	// Part tells which part of the source has a host, and how many there are, which never changes. One part may not answer
+	// while the others do, so nothing waits for two of them.
+	Part(host uuid.UUID) (part, of int)
 	// Documents and Versions return one for each host, in their order; where none was ever committed its Version is zero.
 	Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Stored, error)
 	Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Version, error)
@@ -71,16 +80,17 @@ type Source interface {
 	// WatchDocuments calls fn with what changes from now on, in the order of the stream, until ctx ends or the stream
 	// fails. gap says that entries were missed.
 	WatchDocuments(ctx context.Context, fn func(changes []Change, gap bool)) error
-	// BeginSession makes a session the host's agent and puts a Superseded entry into the stream.
-	BeginSession(ctx context.Context, host, session uuid.UUID) error
-	// Sessions returns the session that is each host's agent, in their order: Nil where none is known, Revoked where the
-	// agent's credential was revoked since.
-	Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error)
+	// BeginSession makes a session the host's agent, puts a Superseded entry into the stream, and returns the number of this
+	// beginning, which is greater than those of all before it. A session that was given one, held above 0, begins again only
+	// where the source has lost that and nothing that began later stands; else the answer is 0.
+	BeginSession(ctx context.Context, host, session uuid.UUID, held int64) (number int64, err error)
+	// Sessions returns who is each host's agent, in their order.
+	Sessions(ctx context.Context, hosts ...uuid.UUID) ([]Session, error)
 	// Knows reports whether the host is in the inventory.
 	Knows(ctx context.Context, host uuid.UUID) (bool, error)
-	// Touch records that the hosts' agents are alive.
-	Touch(ctx context.Context, hosts ...uuid.UUID) error
-	// ReportBatch stores reports and returns one result for each.
+	// Touch records that the hosts' agents are alive. It returns those of which that could not be recorded, and why.
+	Touch(ctx context.Context, hosts ...uuid.UUID) (missed []uuid.UUID, err error)
+	// ReportBatch stores reports and returns one result for each, with an error of its own where only that was not stored.
 	ReportBatch(ctx context.Context, reports []Report) ([]ReportResult, error)
 }
 
@@ -90,7 +100,7 @@ type Options struct {
 	Clock            func() time.Time // default: time.Now
 	SourceTimeout    time.Duration    // of each call to the Source; 5 s
 	BatchSize        int              // hosts in one pipeline; 256
-	Lanes            int              // pipelines at the same time; 4
+	Lanes            int              // pipelines at the same time; 4. A Source of several parts has one for each instead
 	CompareEvery     time.Duration    // between comparisons of all versions served, in case a change was lost; 1 min
 	TouchEvery       time.Duration    // between records of who is alive; 5 s
 	RetryFirst       time.Duration    // after a failed read, doubling up to RetryMost; 100 ms
@@ -139,18 +149,16 @@ type Hub struct {
 	log    *slog.Logger
 	lanes  []*lane
 
-	verify chan struct{} // capacity 1: there are doubts
-
-	reports   *batch.Batcher[Report, ReportResult]
-	documents *batch.Batcher[uuid.UUID, assignment.Stored]
-	versions  *batch.Batcher[uuid.UUID, assignment.Version]
+	reports   []*batch.Batcher[Report, ReportResult] // by part of the source, as are the next two
+	documents []*batch.Batcher[uuid.UUID, assignment.Stored]
+	versions  []*batch.Batcher[uuid.UUID, assignment.Version]
 
 	mu    sync.Mutex
 	hosts map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
 	// starting has the turn of the one subscription of a host that begins now, so that they are registered in the order in
 	// which the source has heard of them.
 	starting map[uuid.UUID]*turn
-	doubts   map[uuid.UUID]struct{}  // hosts whose agent may be another session now: the source is to be asked
+	pollers  map[uuid.UUID]*poller   // agents that were heard of without a subscription
 	banned   map[uuid.UUID]time.Time // superseded sessions, and until when they are refused
 	closed   bool
 	revoked  func(host uuid.UUID) // nil: nobody wants to know
@@ -165,20 +173,34 @@ func New(source Source, o Options) *Hub {
 	h := &Hub{
 		source: source, opts: o, log: o.Logger,
 		hosts: make(map[uuid.UUID]*Subscription), banned: make(map[uuid.UUID]time.Time),
-		starting: make(map[uuid.UUID]*turn), doubts: make(map[uuid.UUID]struct{}),
-		observers: make(observers), verify: make(chan struct{}, 1),
+		starting: make(map[uuid.UUID]*turn), pollers: make(map[uuid.UUID]*poller), observers: make(observers),
 	}
-	for range o.Lanes {
+	_, parts := source.Part(uuid.Nil)
+	lanes := parts
+	if parts == 1 {
+		lanes = o.Lanes
+	}
+	for range lanes {
 		h.lanes = append(h.lanes, newLane())
 	}
-	h.reports = batch.New(o.BatchSize, 2, o.SourceTimeout, source.ReportBatch)
-	h.documents = batch.New(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Stored, error) {
-		return source.Documents(ctx, hosts...)
-	})
-	h.versions = batch.New(o.BatchSize, 2, o.SourceTimeout, func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Version, error) {
-		return source.Versions(ctx, hosts...)
-	})
+	for range parts {
+		h.reports = append(h.reports, batch.New(o.BatchSize, 2, o.SourceTimeout, source.ReportBatch))
+		h.documents = append(h.documents, batch.New(o.BatchSize, 2, o.SourceTimeout,
+			func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Stored, error) {
+				return source.Documents(ctx, hosts...)
+			}))
+		h.versions = append(h.versions, batch.New(o.BatchSize, 2, o.SourceTimeout,
+			func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Version, error) {
+				return source.Versions(ctx, hosts...)
+			}))
+	}
 	return h
+}
+
+// part is that of the source which has the host.
+func (h *Hub) part(host uuid.UUID) int {
+	part, _ := h.source.Part(host)
+	return part
 }
 
 // Run follows the change stream and feeds the subscriptions until ctx ends. It then ends them all with ErrClosed, waits for
@@ -187,10 +209,10 @@ func (h *Hub) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { h.watch(ctx) })
 	running.Go(func() { h.every(ctx, h.opts.CompareEvery, func() { h.compareAll() }) })
-	running.Go(func() { h.verifyLoop(ctx) })
 	running.Go(func() { h.every(ctx, h.opts.TouchEvery, func() { h.touchAll(ctx) }) })
 	for _, l := range h.lanes {
 		running.Go(func() { h.serve(ctx, l) })
+		running.Go(func() { h.verifyLoop(ctx, l) })
 	}
 	<-ctx.Done()
 	h.Close()
@@ -235,7 +257,7 @@ func (h *Hub) Stats() Stats {
 
 // Current returns a host's document. Errors are ErrNotReady and ErrUnknownHost, wrapped.
 func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, error) {
-	doc, err := h.documents.Do(ctx, host)
+	doc, err := h.documents[h.part(host)].Do(ctx, host)
 	if err != nil {
 		h.failures.Add(1)
 		return assignment.Stored{}, fmt.Errorf("%w: read the document: %w", ErrNotReady, err)
@@ -247,15 +269,18 @@ func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, e
 }
 
 // Poll is Current for an agent that knows a version already: current tells that it still stands, and then nothing but
-// the version was read. A session that is given becomes the host's agent, as by Subscribe.
+// the version was read. A session that is given becomes the host's agent, as by Subscribe. Each call counts as hearing of the agent.
 func (h *Hub) Poll(ctx context.Context, host, session uuid.UUID, known assignment.Version) (doc assignment.Stored, current bool, err error) {
 	if session != uuid.Nil {
-		if err := h.begin(ctx, host, session); err != nil {
+		number, err := h.begin(ctx, host, session)
+		if err != nil {
 			return assignment.Stored{}, false, err
 		}
+		h.polls(host, session, number)
 	}
+	h.hear(host)
 	if known != (assignment.Version{}) {
-		v, err := h.versions.Do(ctx, host)
+		v, err := h.versions[h.part(host)].Do(ctx, host)
 		if err != nil {
 			h.failures.Add(1)
 			return assignment.Stored{}, false, fmt.Errorf("%w: read the version: %w", ErrNotReady, err)

@@ -295,8 +295,9 @@ func TestAnEarlierBeginningInTheStreamSupersedesNobody(t *testing.T) {
 	)
 	v := w.source.Commit(host, `[2]`)
 	require.Equal(t, v, event(t, s).Version)
-	require.NoError(t, w.source.BeginSession(t.Context(), host, uuid.New())) // after mine
-	_, err := next(t, s)
+	_, err := w.source.BeginSession(t.Context(), host, uuid.New(), 0) // after mine
+	require.NoError(t, err)
+	_, err = next(t, s)
 	require.ErrorIs(t, err, delivery.ErrSuperseded)
 }
 

@@ -22,10 +22,15 @@ type lane struct {
 	// waiting has the hosts in the queues. Its value says that the document has changed for certain; else versions are
 	// compared first.
 	waiting map[uuid.UUID]bool
+
+	verify chan struct{} // capacity 1: there are doubts
+	// doubts has the hosts whose agent may be another session now: the source is to be asked.
+	doubts map[uuid.UUID]struct{}
 }
 
 func newLane() *lane {
-	return &lane{wake: make(chan struct{}, 1), waiting: make(map[uuid.UUID]bool)}
+	return &lane{wake: make(chan struct{}, 1), waiting: make(map[uuid.UUID]bool),
+		verify: make(chan struct{}, 1), doubts: make(map[uuid.UUID]struct{})}
 }
 
 // add puts a host into the queue. A host that waits already is not queued twice; if it has become urgent it moves ahead.
@@ -72,7 +77,13 @@ func (l *lane) take(n int) (changed, unsure []uuid.UUID) {
 	return changed, unsure
 }
 
-func (h *Hub) laneOf(host uuid.UUID) *lane { return h.lanes[int(host[15])%len(h.lanes)] }
+// laneOf returns the lane of a host, which has hosts of one part of the source only.
+func (h *Hub) laneOf(host uuid.UUID) *lane {
+	if part, of := h.source.Part(host); of > 1 {
+		return h.lanes[part]
+	}
+	return h.lanes[int(host[15])%len(h.lanes)]
+}
 
 // watch keeps reading the change stream.
 func (h *Hub) watch(ctx context.Context) {

@@ -76,19 +76,19 @@ func (l *ledger) roll(n int) int {
 }
 
 // BeginSession may fail although the session has begun.
-func (l *ledger) BeginSession(ctx context.Context, host, session uuid.UUID) error {
+func (l *ledger) BeginSession(ctx context.Context, host, session uuid.UUID, held int64) (int64, error) {
 	if err := l.wait(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	l.mu.Lock()
-	err := l.Source.BeginSession(ctx, host, session)
-	if err == nil {
+	number, err := l.Source.BeginSession(ctx, host, session, held)
+	if err == nil && held == 0 {
 		c := ctx.Value(claimKey{}).(*claim)
 		c.began = time.Now()
 		l.last[host], l.revoked[host] = c, false
 	}
 	l.mu.Unlock()
-	return errors.Join(err, l.wait(ctx))
+	return number, errors.Join(err, l.wait(ctx))
 }
 
 func (l *ledger) revoke(host uuid.UUID) {
@@ -98,7 +98,7 @@ func (l *ledger) revoke(host uuid.UUID) {
 	l.revoked[host], l.when[host] = true, time.Now()
 }
 
-func (l *ledger) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+func (l *ledger) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]delivery.Session, error) {
 	if err := l.wait(ctx); err != nil {
 		return nil, err
 	}

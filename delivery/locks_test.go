@@ -83,7 +83,8 @@ func TestNothingIsCalledBackUnderALock(t *testing.T) {
 	w.OnRevoke(nil)
 	called("another session there", func() {
 		follow(v)
-		require.NoError(t, w.source.BeginSession(t.Context(), host, uuid.New()))
+		_, err := w.source.BeginSession(t.Context(), host, uuid.New(), 0)
+		require.NoError(t, err)
 	})
 	called("a close", func() { follow(v).Close() })
 	follow(v)

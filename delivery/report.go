@@ -45,13 +45,33 @@ type TargetStatus struct {
 
 // ReportResult is what became of a report.
 type ReportResult struct {
-	Accepted   bool // false for one that came too late to change anything
-	Superseded bool // another session is the host's agent now
+	Accepted   bool  // false for one that came too late to change anything
+	Superseded bool  // another session is the host's agent now
+	Err        error // it may not have been stored, and can come again; Report returns it
 }
 
-// Report stores a report, together with those that arrive at the same time.
+// Report stores a report, together with those that arrive at the same time. One that is refused because the source has lost that
+// its session has begun here is stored after the session has begun again.
 func (h *Hub) Report(ctx context.Context, r Report) (ReportResult, error) {
-	result, err := h.reports.Do(ctx, r)
+	result, err := h.store(ctx, r)
+	if err != nil || !result.Superseded {
+		return result, err
+	}
+	switch is, err := h.beginAgain(ctx, r.Host, r.Session); {
+	case err != nil:
+		h.failures.Add(1)
+		return ReportResult{}, fmt.Errorf("%w: %w", ErrNotReady, err)
+	case !is:
+		return result, nil
+	}
+	return h.store(ctx, r)
+}
+
+func (h *Hub) store(ctx context.Context, r Report) (ReportResult, error) {
+	result, err := h.reports[h.part(r.Host)].Do(ctx, r)
+	if err == nil {
+		err = result.Err
+	}
 	if err != nil {
 		h.failures.Add(1)
 		return ReportResult{}, fmt.Errorf("%w: store the report: %w", ErrNotReady, err)
@@ -67,38 +87,4 @@ func (h *Hub) Heartbeat() time.Duration {
 	h.mu.Unlock()
 	period := time.Duration(agents) * time.Second / time.Duration(h.opts.ReportsPerSecond)
 	return min(max(period.Truncate(time.Second), h.opts.MinHeartbeat), h.opts.MaxHeartbeat)
-}
-
-// touchAll records which agents were heard of since the last time. Those for whom that fails are recorded the next time.
-func (h *Hub) touchAll(ctx context.Context) {
-	var heard []*Subscription
-	for _, s := range h.all() {
-		s.mu.Lock()
-		if s.alive && s.err == nil {
-			heard = append(heard, s)
-		}
-		s.alive = false
-		s.mu.Unlock()
-	}
-	for len(heard) > 0 {
-		chunk := heard[:min(len(heard), 1000)]
-		hosts := make([]uuid.UUID, len(chunk))
-		for i, s := range chunk {
-			hosts[i] = s.host
-		}
-		within, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
-		err := h.source.Touch(within, hosts...)
-		cancel()
-		if err != nil {
-			for _, s := range heard {
-				s.Alive()
-			}
-			if ctx.Err() == nil {
-				h.failures.Add(1)
-				h.log.Error("it cannot be recorded which agents are alive", "hosts", len(heard), "error", err)
-			}
-			return
-		}
-		heard = heard[len(chunk):]
-	}
 }

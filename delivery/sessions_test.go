@@ -18,7 +18,8 @@ func TestWhatTheStreamDidNotTellOfSessionsIsFoundByComparing(t *testing.T) {
 		want   error
 	}{
 		"superseded elsewhere": {func(s *deliverytest.Source, host uuid.UUID) error {
-			return s.BeginSession(t.Context(), host, uuid.New())
+			_, err := s.BeginSession(t.Context(), host, uuid.New(), 0)
+			return err
 		}, delivery.ErrSuperseded},
 		"revoked": {func(s *deliverytest.Source, host uuid.UUID) error { s.Revoke(host); return nil }, delivery.ErrRevoked},
 	} {
@@ -48,19 +49,59 @@ func TestWhatTheStreamDidNotTellOfSessionsIsFoundByComparing(t *testing.T) {
 	}
 }
 
-func TestASessionThatTheSourceHasForgottenStays(t *testing.T) {
-	source := deliverytest.New()
-	w := start(t, source)
-	host := uuid.New()
-	source.Commit(host, `[1]`)
-	s := w.subscribe(t, host, uuid.New(), assignment.Version{})
-	event(t, s)
-	source.Forget(host)
-	before := source.Calls("Sessions")
-	source.Gap()
-	require.Eventually(t, func() bool { return source.Calls("Sessions") > before }, patience, time.Millisecond)
-	v := source.Commit(host, `[2]`)
-	require.Equal(t, v, event(t, s).Version)
+// A source that has lost who a host's agent is knows of an earlier one, or of none. Who is there goes on, and is told nothing.
+func TestASessionThatTheSourceHasLostBeginsAgain(t *testing.T) {
+	for name, stands := range map[string]delivery.Session{
+		"another stands": {ID: uuid.New(), Number: 1}, "a revocation stands": {ID: delivery.Revoked, Number: 1}, "none stands": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, deliverytest.New())
+			host, session := uuid.New(), uuid.New()
+			w.source.Commit(host, `[1]`)
+			_, err := w.source.BeginSession(t.Context(), host, uuid.New(), 0)
+			require.NoError(t, err)
+			s := w.subscribe(t, host, session, assignment.Version{})
+			event(t, s)
+			lose := func() { w.source.Restore(host, stands) }
+
+			lose()
+			w.source.FailWith(errDown) // comparing is tried again until it succeeds
+			w.source.Gap()
+			require.Eventually(t, func() bool { return w.Stats().Failures > 0 }, patience, time.Millisecond)
+			w.source.FailWith(nil)
+			require.Eventually(t, func() bool { return w.source.Session(host) == session }, patience, time.Millisecond)
+
+			lose()
+			r, err := w.Report(t.Context(), delivery.Report{Host: host, Session: session})
+			require.NoError(t, err)
+			require.True(t, r.Accepted, "a report finds it too")
+			v := w.source.Commit(host, `[2]`)
+			require.Equal(t, v, event(t, s).Version)
+			require.Zero(t, w.Stats().Superseded)
+
+			young := w.subscribe(t, host, uuid.New(), assignment.Version{}) // one that is later supersedes it as ever
+			event(t, young)
+			_, err = next(t, s)
+			require.ErrorIs(t, err, delivery.ErrSuperseded)
+			r, err = w.Report(t.Context(), delivery.Report{Host: host, Session: session})
+			require.NoError(t, err)
+			require.True(t, r.Superseded)
+		})
+	}
+}
+
+func TestAPollingSessionThatTheSourceHasLostBeginsAgain(t *testing.T) {
+	w := start(t, deliverytest.New())
+	host, session := uuid.New(), uuid.New()
+	w.source.Commit(host, `[1]`)
+	_, err := w.source.BeginSession(t.Context(), host, uuid.New(), 0)
+	require.NoError(t, err)
+	_, _, err = w.Poll(t.Context(), host, session, assignment.Version{})
+	require.NoError(t, err)
+	w.source.Restore(host, delivery.Session{ID: uuid.New(), Number: 1})
+	r, err := w.Report(t.Context(), delivery.Report{Host: host, Session: session})
+	require.NoError(t, err)
+	require.True(t, r.Accepted)
 }
 
 func TestRevocationsAreToldWithoutASubscriptionToo(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,7 @@ type Event struct {
 type Subscription struct {
 	hub           *Hub
 	host, session uuid.UUID
+	number        atomic.Int64 // of the beginning of the session
 
 	mu       sync.Mutex
 	ready    func()
@@ -73,7 +75,8 @@ func (h *Hub) start(ctx context.Context, s *Subscription) (previous *Subscriptio
 	if err := h.await(within, t); err != nil {
 		return nil, err
 	}
-	err = h.begin(within, s.host, s.session)
+	number, err := h.begin(within, s.host, s.session)
+	s.number.Store(number)
 	h.mu.Lock()
 	delete(h.starting, s.host)
 	close(t.over)
@@ -85,6 +88,7 @@ func (h *Hub) start(ctx context.Context, s *Subscription) (previous *Subscriptio
 		err = ErrClosed
 	case err == nil:
 		previous, h.hosts[s.host] = h.hosts[s.host], s
+		delete(h.pollers, s.host)
 	}
 	h.mu.Unlock()
 	if t.doubt {
@@ -113,8 +117,8 @@ func (h *Hub) await(ctx context.Context, t *turn) error {
 	}
 }
 
-// begin makes the session the host's agent, unless it has to wait because it was superseded.
-func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
+// begin makes the session the host's agent, unless it has to wait because it was superseded. It returns the number of the beginning.
+func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) (number int64, err error) {
 	h.mu.Lock()
 	until, banned := h.banned[session]
 	if banned && !h.opts.Clock().Before(until) {
@@ -123,15 +127,15 @@ func (h *Hub) begin(ctx context.Context, host, session uuid.UUID) error {
 	}
 	h.mu.Unlock()
 	if banned {
-		return fmt.Errorf("%w: come back in %s", ErrSuperseded, until.Sub(h.opts.Clock()).Round(time.Second))
+		return 0, fmt.Errorf("%w: come back in %s", ErrSuperseded, until.Sub(h.opts.Clock()).Round(time.Second))
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
 	defer cancel()
-	if err := h.source.BeginSession(ctx, host, session); err != nil {
+	if number, err = h.source.BeginSession(ctx, host, session, 0); err != nil {
 		h.failures.Add(1)
-		return fmt.Errorf("%w: begin a session: %w", ErrNotReady, err)
+		return 0, fmt.Errorf("%w: begin a session: %w", ErrNotReady, err)
 	}
-	return nil
+	return number, nil
 }
 
 func (h *Hub) ban(session uuid.UUID) {

@@ -58,6 +58,11 @@ func (f *feed) Subscribe(ctx context.Context, host, session uuid.UUID, known ass
 	if session == uuid.Nil {
 		return nil, badRequest("a session has a uuid")
 	}
+	if known != (assignment.Version{}) {
+		if err := known.Validate(); err != nil {
+			return nil, badRequest("known: %v", err)
+		}
+	}
 	return f.of.Subscribe(ctx, host, session, known)
 }
 

@@ -54,6 +54,21 @@ func TestACredentialThatIsRevokedWhileAnAgentConnects(t *testing.T) {
 			later.say(`{"type":"connection_init","payload":{"token":"` + a.agent(host) + `"}}`)
 			require.JSONEq(t, `{"type":"connection_ack"}`, later.hear())
 		})
+		t.Run("in the moment until it is closed", func(t *testing.T) {
+			a, host, other := newAPI(t, func(o *graph.Options) { o.Websocket.Farewell = patience }), uuid.New(), uuid.New()
+			a.serve(host, nil)
+			a.serve(other, nil)
+			p, witness := a.ready(t, a.agent(host)), a.ready(t, a.agent(other))
+			witness.subscribe("a", agentdoc.Assignments, known(other, uuid.New(), nil))
+			witness.hear()
+			before := a.source.Calls("BeginSession")
+			a.source.Revoke(host)
+			a.serve(other, nil)
+			witness.hear() // so the feed has heard of what was before
+			p.subscribe("a", agentdoc.Assignments, known(host, uuid.New(), nil))
+			gone(p)
+			require.Equal(t, before, a.source.Calls("BeginSession"))
+		})
 		t.Run("while it is looked up", func(t *testing.T) {
 			h := &held{token: "slow", looked: make(chan struct{}), tell: make(chan struct{})}
 			a := newAPI(t, func(o *graph.Options) { h.Authenticator, o.Authenticator = o.Authenticator, h })

@@ -86,3 +86,34 @@ func TestPeersThatReadNothingHoldUpNobody(t *testing.T) {
 		require.Eventually(t, func() bool { return a.hub.Stats().Connected == connected-1 }, patience, time.Millisecond)
 	})
 }
+
+// A shutdown lasts no longer than the window over which it spreads the agents, however long one that reads nothing has to take a
+// frame.
+func TestAStalledPeerDoesNotProlongAShutdown(t *testing.T) {
+	eachLink(t, func(t *testing.T, newAPI newDoor) {
+		a := newAPI(t, func(o *graph.Options) {
+			o.Websocket.WriteTimeout, o.Websocket.PingEvery, o.Websocket.CloseTimeout = time.Hour, time.Hour, 50*time.Millisecond
+		})
+		host := uuid.New()
+		a.source.Commit(host, `[]`)
+		a.buffer = 4096
+		conn := a.raw(t, a.agent(host))
+		say(t, conn, subscription("a", known(host, uuid.New(), nil)))
+		_, err := gws.ReadFrame(conn) // and nothing after it
+		require.NoError(t, err)
+		large := fmt.Sprintf(`["%s"]`, strings.Repeat("x", 2<<20))
+		for range 4 { // more than lies between the server and a peer
+			before := a.hub.Stats().Delivered
+			a.source.CommitAll([]uuid.UUID{host}, large)
+			require.Eventually(t, func() bool { return a.hub.Stats().Delivered > before }, patience, time.Millisecond)
+		}
+		done := make(chan error, 1)
+		go func() { done <- a.server.Shutdown(t.Context()) }()
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(patience):
+			require.Fail(t, "it does not end")
+		}
+	})
+}

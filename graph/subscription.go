@@ -32,6 +32,7 @@ func (s *subscriptionResolver) Assignments(
 	if err != nil {
 		return nil, err
 	}
+	ws.Reads(ctx, sub)
 	out := make(chan model.AssignmentEvent)
 	go func() { // ends with ctx, which is the operation's
 		defer close(out)

@@ -412,7 +412,7 @@ func assertEventually(ok func() bool) bool {
 
 func TestShutdownTellsEachPeerWhenToComeBack(t *testing.T) {
 	eachLink(t, func(t *testing.T, newAPI newDoor) {
-		a := newAPI(t, func(o *graph.Options) { o.Websocket.RestartWindow = time.Second })
+		a := newAPI(t, func(o *graph.Options) { o.Websocket.RestartWindow, o.Websocket.CloseTimeout = time.Second, patience })
 		const n = 10
 		peers := make([]*peer, n)
 		for i := range peers {

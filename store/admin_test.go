@@ -7,12 +7,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"iapi/instrumentation"
@@ -209,6 +211,37 @@ func TestAJoinTokenWorksOnceAndForItsHost(t *testing.T) {
 		require.ErrorIs(t, err, store.ErrToken)
 		require.NoError(t, s.RevokeAgent(ctx, host))
 	})
+}
+
+// twice is a client that had no answer to its first write, and has made it again.
+type twice struct{ done atomic.Bool }
+
+func (*twice) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*twice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h *twice) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		writes := slices.Contains(cmd.Args(), any("tokenof"))
+		err := next(ctx, cmd)
+		if err == nil && writes && !h.done.Swap(true) {
+			err = next(ctx, cmd)
+		}
+		return err
+	}
+}
+
+func TestAJoinWhoseAnswerWasLostOnTheWayFromTheServerHasHappened(t *testing.T) {
+	s := storetest.Real(t, store.Options{})
+	require.NoError(t, s.PutJoinToken(t.Context(), hashOf("j"), uid(1000), time.Minute))
+	lossy := &twice{}
+	s.Client().AddHook(lossy)
+	host, err := s.Redeem(t.Context(), hashOf("j"), hashOf("agent"))
+	require.NoError(t, err)
+	require.Equal(t, uid(1000), host)
+	require.True(t, lossy.done.Load())
 }
 
 func TestCredentialsAndGuardsSurviveAKill(t *testing.T) {

@@ -83,7 +83,7 @@ func TestAJumpOfTheStoresClockMakesNobodyOfflineAndKeepsNobodyOnline(t *testing.
 				require.Equal(t, instrumentation.Coverage{Expected: 1, Running: 1}, coverage(t, c.Store, instrumentation.ID(id)))
 			}
 			for _, by := range jumps {
-				require.NoError(t, c.Touch(t.Context(), here, gone))
+				touch(t, c.Store, here, gone)
 				c.set(t, by)
 				online("here")
 				online("gone")
@@ -93,7 +93,7 @@ func TestAJumpOfTheStoresClockMakesNobodyOfflineAndKeepsNobodyOnline(t *testing.
 			}
 			const step = clockOutage * 8 / 10
 			for passed := time.Duration(0); passed < 2*clockPatience+step; passed += step {
-				require.NoError(t, c.Touch(t.Context(), here))
+				touch(t, c.Store, here)
 				c.set(t, step)
 				c.noticed(t)
 				online("here")
@@ -187,4 +187,53 @@ func TestALostTaskIsFoundAfterTheClockWasSetBack(t *testing.T) {
 	ids, err := c.ClaimJudge(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, []instrumentation.ID{r.ID}, ids)
+}
+
+// The end of one of several processes that serve agents gives those that it served a grace. One that leaves in an orderly way
+// gives none, and those that end again and again keep nobody online.
+func TestTheOutageOfOneProcessOfSeveralGivesAGrace(t *testing.T) {
+	const step = clockOutage * 8 / 10
+	for name, c := range map[string]struct {
+		ends                 func(t *testing.T, c *clocked, passed time.Duration) // the other process, after each step
+		stillOnline, offline time.Duration
+	}{
+		"none ends": {func(*testing.T, *clocked, time.Duration) {}, clockPatience - step, clockPatience + step},
+		"without a word": {func(t *testing.T, c *clocked, passed time.Duration) {
+			if passed == 0 {
+				c.beatOf(t, "other")
+			}
+		}, clockPatience + step, 2*clockPatience + 2*step},
+		"in an orderly way": {func(t *testing.T, c *clocked, passed time.Duration) {
+			if passed > 0 {
+				return
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			_ = c.WatchDocuments(ctx, func([]store.DocChange, bool) { cancel() })
+		}, clockPatience - step, clockPatience + step},
+		"again and again": {func(t *testing.T, c *clocked, passed time.Duration) { c.beatOf(t, passed.String()) },
+			clockPatience, 2*clockPatience + 2*step},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newClocked(t)
+			gone := uid(1001)
+			report(t, s.Store, gone, 1, assign(t, s.Store, gone, item("gone", 1)), status("gone", 1, running))
+			s.serve(t)
+			for passed := time.Duration(0); passed < c.offline; {
+				c.ends(t, s, passed)
+				if passed <= c.stillOnline {
+					require.Equal(t, 1, coverage(t, s.Store, "gone").Running, "after %s", passed)
+				}
+				s.set(t, step)
+				s.noticed(t)
+				passed += step
+			}
+			require.Equal(t, 1, coverage(t, s.Store, "gone").Offline)
+		})
+	}
+}
+
+// beatOf is the beat of a process that ends after it.
+func (c *clocked) beatOf(t *testing.T, process string) {
+	t.Helper()
+	require.NoError(t, c.Client().HSet(t.Context(), "iapi:{i}:serving", "p:"+process, c.at.Load()/int64(time.Millisecond)).Err())
 }

@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -82,4 +85,76 @@ func TestNothingSpansTheSlotsOfACluster(t *testing.T) {
 	left, err := s.PlacedHosts(ctx, r.ID)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// A master that does not answer holds up nobody whose host another one has.
+func TestAMasterThatDoesNotAnswerHoldsUpItsOwnHostsOnly(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	servers := []*storetest.Server{storetest.Start(t, "--cluster-enabled", "yes"), storetest.Start(t, "--cluster-enabled", "yes")}
+	var nodes []*redis.Client
+	for i, server := range servers {
+		node := redis.NewClient(&redis.Options{Addr: server.Addr})
+		defer node.Close()
+		nodes = append(nodes, node)
+		require.NoError(t, node.ClusterAddSlotsRange(ctx, i*8192, i*8192+8191).Err())
+	}
+	address := strings.Split(servers[1].Addr, ":")
+	require.NoError(t, nodes[0].ClusterMeet(ctx, address[0], address[1]).Err())
+	eventually(t, func() bool {
+		for _, node := range nodes {
+			info, err := node.ClusterInfo(ctx).Result()
+			if err != nil || !contains(info, "cluster_state:ok") || !contains(info, "cluster_size:2") {
+				return false
+			}
+		}
+		return true
+	})
+	s, err := store.Open(ctx, store.Options{URL: servers[0].URL() + "," + servers[1].Addr, Timeout: 3 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	of := make([]uuid.UUID, 2) // a host of each
+	for i := 0; of[0] == uuid.Nil || of[1] == uuid.Nil; i++ {
+		slot, err := nodes[0].ClusterKeySlot(ctx, store.HostKey(uid(i), "fact:")).Result()
+		require.NoError(t, err)
+		of[slot/8192] = uid(i)
+	}
+	record, err := nodes[0].ClusterKeySlot(ctx, "iapi:{i}:").Result()
+	require.NoError(t, err)
+	well, ill := of[record/8192], of[1-record/8192]
+	eventually(t, func() bool { // both are known to the client
+		missed, err := s.Touch(ctx, well, ill)
+		return err == nil && len(missed) == 0
+	})
+	begin(t, s, well, uid(7))
+	begin(t, s, ill, uid(8))
+
+	paused := nodes[1-record/8192]
+	require.NoError(t, paused.ClientPause(ctx, time.Minute).Err())
+	var waiting sync.WaitGroup
+	var missed []uuid.UUID
+	var results []store.ReportResult
+	var touching, reporting, beginning error
+	waiting.Go(func() { missed, touching = s.Touch(ctx, well, ill) })
+	waiting.Go(func() {
+		results, reporting = s.ReportBatch(ctx, []store.Report{{Host: ill, Session: uid(8)}, {Host: well, Session: uid(7)}})
+	})
+	waiting.Go(func() { _, beginning = s.BeginSession(ctx, ill, uid(9), 0) })
+	ended := make(chan struct{})
+	go func() { waiting.Wait(); close(ended) }()
+	for number, over := int64(0), false; !over; { // many, one after the other, while those wait
+		select {
+		case <-ended:
+			require.Positive(t, number, "none has begun meanwhile")
+			over = true
+		case <-time.After(20 * time.Millisecond):
+			number = begin(t, s, well, uid(7))
+		}
+	}
+	require.ErrorIs(t, touching, instrumentation.ErrNotReady)
+	require.Equal(t, []uuid.UUID{ill}, missed)
+	require.NoError(t, reporting)
+	require.ErrorIs(t, results[0].Err, instrumentation.ErrNotReady)
+	require.True(t, results[1].Accepted)
+	require.ErrorIs(t, beginning, instrumentation.ErrNotReady)
 }

@@ -24,13 +24,16 @@ var (
 	nowScript      = load("now")
 )
 
+// leaveWithin is how long the end of a process may wait for the store.
+const leaveWithin = time.Second
+
 // beatEvery is how often a process that serves agents says so. Three missed beats are an outage of ours.
 func (s *Store) beatEvery() time.Duration { return min(s.opts.OfflineAfter/9, 5*time.Second) }
 
-// beat notes that this process serves agents.
-func (s *Store) beat(ctx context.Context) error {
+// beat notes that a process serves agents.
+func (s *Store) beat(ctx context.Context, process string) error {
 	gap := 3 * s.beatEvery()
-	args := []any{gap.Milliseconds(), s.opts.OfflineAfter.Milliseconds(), flag(false)}
+	args := []any{gap.Milliseconds(), s.opts.OfflineAfter.Milliseconds(), flag(false), process}
 	back, err := s.do(ctx, beatScript, record, args...)
 	if err != nil || number(back) == 0 {
 		return err
@@ -41,6 +44,15 @@ func (s *Store) beat(ctx context.Context) error {
 	args[2] = flag(true)
 	_, err = s.do(ctx, beatScript, record, args...)
 	return err
+}
+
+// leave notes that a process serves agents no more, and that this is no outage. What is not noted counts as one.
+func (s *Store) leave(process string) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+	defer cancel()
+	if err := s.client.HDel(ctx, record+"serving", "p:"+process).Err(); err != nil {
+		s.log.Warn("it cannot be noted that no agents are served any more", "error", err)
+	}
 }
 
 // setBack corrects what was noted before the store's clock was set back by some milliseconds: else agents that have died since
@@ -61,7 +73,7 @@ type serving struct {
 }
 
 func (v *serving) read(ctx context.Context, p redis.Pipeliner) {
-	v.now, v.fields = timeScript.run.Eval(ctx, p, []string{record}), p.HMGet(ctx, record+"serving", "beat", "from", "until")
+	v.now, v.fields = timeScript.run.Eval(ctx, p, []string{record}), p.HMGet(ctx, record+"serving", "beat", "from", "until", "partfrom", "partuntil")
 }
 
 func (v *serving) err() error {
@@ -75,15 +87,18 @@ func (v *serving) err() error {
 const noCeiling = math.MaxInt64
 
 // ceiling is the time, in milliseconds of the store's clock, beyond which silence makes no agent offline. It stands still
-// while nobody serves agents, and for a grace afterwards, so our own outage makes no agent offline that was not before.
+// while nobody serves agents, and for a grace afterwards, so our own outage makes no agent offline that was not before. When one
+// process of several has an outage there is a grace from when that is noticed.
 func (s *Store) ceilingOf(v serving) int64 {
 	at, f := saidTime(v.now.Val()).UnixMilli(), v.fields.Val()
 	patience, ceiling := s.opts.OfflineAfter.Milliseconds(), int64(noCeiling)
 	if beat := number(f[0]); beat != 0 && at-beat > 3*s.beatEvery().Milliseconds() {
 		ceiling = min(ceiling, beat-patience)
 	}
-	if from, until := number(f[1]), number(f[2]); at < until {
-		ceiling = min(ceiling, from-patience)
+	for _, grace := range [][]any{f[1:3], f[3:5]} { // after an outage of all of us, and of a part
+		if from, until := number(grace[0]), number(grace[1]); at < until {
+			ceiling = min(ceiling, from-patience)
+		}
 	}
 	return ceiling
 }

@@ -101,13 +101,25 @@ func (s *Store) SetAgentToken(ctx context.Context, host uuid.UUID, hash string) 
 
 // setAgentToken does so together with other changes; errMoved says that those did not hold.
 func (s *Store) setAgentToken(ctx context.Context, host uuid.UUID, hash string, with ...field) error {
-	for range racers {
+	for try := range racers {
 		before, err := s.hget(ctx, "tokenof", host.String())
 		if err != nil {
 			return err
 		}
-		if before == hash {
+		if before == hash { // it was done, and the client, which had no answer, has tried again
 			return nil
+		}
+		for _, f := range with {
+			if try == 0 {
+				break // they have just been read
+			}
+			now, err := s.hget(ctx, f.hash, f.name)
+			if err != nil {
+				return err
+			}
+			if now != f.old {
+				return errMoved
+			}
 		}
 		changes := append([]field{
 			{"tokenof", host.String(), before, hash},
@@ -119,15 +131,6 @@ func (s *Store) setAgentToken(ctx context.Context, host uuid.UUID, hash string, 
 		err = s.setFields(ctx, nil, changes...)
 		if !errors.Is(err, errMoved) {
 			return err
-		}
-		for _, f := range with {
-			now, err := s.hget(ctx, f.hash, f.name)
-			if err != nil {
-				return err
-			}
-			if now != f.old {
-				return errMoved
-			}
 		}
 	}
 	return errors.New("set an agent's token: too many writers at once")

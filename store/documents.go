@@ -25,6 +25,14 @@ var (
 // firstEpoch is the epoch of a host that has no history.
 const firstEpoch = "0000000000000001"
 
+const (
+	// maxEpoch is the greatest epoch that can be; see assignment.Version.
+	maxEpoch = 1<<63 - 1
+	// maxLost is how many epochs a store can have lost at most: each was begun by one loss before. Who claims more is not believed,
+	// so that no agent can use up the epochs of its host.
+	maxLost = 1 << 32
+)
+
 // refused is the revision of a place that the document has no room for: it is expected, and it has failed.
 const refused = -1
 
@@ -249,6 +257,9 @@ func (s *Store) Rebase(ctx context.Context, host uuid.UUID, known assignment.Ver
 				return assignment.Version{}, fmt.Errorf("rebase %s: %w", host, err)
 			}
 		}
+		if theirs > ours && theirs-ours > maxLost || max(ours, theirs) >= maxEpoch {
+			return assignment.Version{}, fmt.Errorf("rebase %s: epoch %s cannot have come after %q", host, known.Epoch, standing.Epoch)
+		}
 		next := fmt.Sprintf("%016x", max(ours, theirs)+1)
 		reply, err := s.do(ctx, rebaseScript, sh.prefix(), host.String(), standing.Epoch, standing.Generation, standing.Hash, next)
 		if err != nil {
@@ -274,8 +285,8 @@ func lost(standing, known assignment.Version) bool {
 
 func parseEpoch(epoch string) (uint64, error) {
 	n, err := strconv.ParseUint(epoch, 16, 64)
-	if err != nil || len(epoch) != 16 || strings.ToLower(epoch) != epoch || n == 1<<64-1 {
-		return 0, fmt.Errorf("epoch %q is not 16 lower-case hex digits", epoch)
+	if err != nil || len(epoch) != 16 || strings.ToLower(epoch) != epoch || n > maxEpoch {
+		return 0, fmt.Errorf("epoch %q is not 16 lower-case hex digits, or greater than any can be", epoch)
 	}
 	return n, nil
 }

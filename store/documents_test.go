@@ -167,6 +167,11 @@ func TestRebase(t *testing.T) {
 		host := uid(1000)
 		_, err := s.Rebase(ctx, host, assignment.Version{Epoch: "1", Generation: 1})
 		require.ErrorContains(t, err, "16 lower-case hex digits")
+		// No epoch may be used up, and none is believed that cannot have been.
+		for _, epoch := range []string{"ffffffffffffffff", "fffffffffffffffe", "7fffffffffffffff", "0000000200000000"} {
+			_, err = s.Rebase(ctx, host, assignment.Version{Epoch: epoch, Generation: 1, Hash: "x"})
+			require.ErrorContains(t, err, epoch)
+		}
 		_, err = s.Rebase(ctx, host, assignment.Version{Epoch: "ffffffffffffffff", Generation: 1})
 		require.Error(t, err)
 

@@ -32,8 +32,12 @@ func ShardKey(host uuid.UUID, name string) string { return shardOf(host).key(nam
 func (s *Store) BeginSessions(ctx context.Context, hosts, sessions []uuid.UUID) []error {
 	parts := make([]part, len(hosts))
 	for i := range hosts {
-		parts[i] = part{host: hosts[i], args: []any{hosts[i].String(), sessions[i].String()}}
+		parts[i] = part{host: hosts[i], args: []any{hosts[i].String(), sessions[i].String(), 0}}
 	}
-	errs, _ := s.beginSessions(ctx, parts) // it never has an error of its own
+	all, _ := s.beginSessions(ctx, parts) // it never has an error of its own
+	errs := make([]error, len(all))
+	for i, b := range all {
+		errs[i] = b.err
+	}
 	return errs
 }

@@ -24,8 +24,8 @@ func shardOf(id uuid.UUID) shard {
 // names of the keys that they touch from it; all are in its slot.
 //
 //	hosts                zset  host, 0            hosts in the inventory, by name
-//	fact:<host>          hash  host, asof (of host), vmasof, gone, epoch, gen, hash, body, session, seq, agent, caps,
-//	                           aepoch, agen, ahash, targets
+//	fact:<host>          hash  host, asof (of host), vmasof, gone, epoch, gen, hash, body, session, begun, seq, agent,
+//	                           caps, aepoch, agen, ahash, targets
 //	vms:<host>           hash  VM → asof|digest|VM; see appendVM
 //	digests              hash  host → high|low|count
 //	vmhost               hash  VM → asof|host     a hint; host is empty once the VM is gone
@@ -37,7 +37,7 @@ func shardOf(id uuid.UUID) shard {
 //	claims, vclaims      hash  host or VM → token|score in dirty
 //	wake                 stream of marks: w is the kind, see Work
 //	change, changeseq    stream of documents; its ids are dense. c has a line for each change:
-//	                     host|kind|epoch|generation|session|hash
+//	                     host|kind|epoch|generation|session|hash; first marks the first entry, whose id is the time
 //	on:<host>            hash  m<id> → revision|epoch|generation (changed at)|expected, v<id> → its VMs, 16 bytes each
 //	add:<host>           hash  id → VMs that no applied document has had yet
 //	rm:<host>            set   ids whose removal the agent has not acknowledged
@@ -74,7 +74,7 @@ func (s shard) key(name string) string { return s.prefix() + name }
 //	metrics              hash  metric → JSON: what was last published of it
 //	definitions          hash  digest → JSON: the document and its signature
 //	spread               hash  metric whose hosts are to be told → revision, or revision|when they were marked
-//	serving              hash  beat, from, until: see Serving
+//	serving              hash  beat, from, until; partfrom, partuntil; p:<process> → its beat: see beat.lua
 const record = "iapi:{i}:"
 
 func itoa[T ~int | ~int64](n T) string { return strconv.FormatInt(int64(n), 10) }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,6 +34,20 @@ type statusJSON struct {
 	Message    string                      `json:"m,omitempty"`
 	LastSample time.Time                   `json:"l,omitzero"`
 	VMs        map[uuid.UUID]sourceFailure `json:"v,omitempty"`
+}
+
+// encode encodes it as encoding/json does, only sooner where all is well, as it mostly is.
+func (s *statusJSON) encode() (string, error) {
+	if s.Message == "" && s.VMs == nil {
+		switch year := s.LastSample.Year(); {
+		case s.LastSample.IsZero():
+			return "{}", nil
+		case year > 0 && year <= 9999:
+			return string(append(s.LastSample.AppendFormat(append(make([]byte, 0, 48), `{"l":"`...), time.RFC3339Nano), `"}`...)), nil
+		}
+	}
+	b, err := json.Marshal(s)
+	return string(b), err
 }
 
 type sourceFailure struct {
@@ -110,12 +125,11 @@ func reportPart(r Report) (part, error) {
 			}
 			kept.VMs[vm] = sourceFailure{f.Status, cut(f.Message)}
 		}
-		b, err := json.Marshal(kept)
+		b, err := kept.encode()
 		if err != nil {
 			return part{}, fmt.Errorf("encode the status of %s: %w", st.ID, err)
 		}
-		fares := fmt.Appendf(make([]byte, 0, 32+len(zones)), "|%d|%s|%d|%s", st.Revision, st.Status, len(st.VMs), zones)
-		args = append(args, string(st.ID), string(fares), string(b))
+		args = append(args, string(st.ID), "|"+strconv.Itoa(st.Revision)+"|"+string(st.Status)+"|"+strconv.Itoa(len(st.VMs))+"|"+string(zones), b)
 	}
 	return part{host: r.Host, args: args, weight: len(r.Instrumentations)}, nil
 }
@@ -126,12 +140,15 @@ func (s *Store) Report(ctx context.Context, r Report) (ReportResult, error) {
 	if err != nil {
 		return ReportResult{}, err
 	}
-	return results[0], nil
+	return results[0], results[0].Err
 }
 
+// judgeWithin bounds how long the answer to a report may wait until what has changed is marked to be judged, which is a hint.
+const judgeWithin = time.Second
+
 // ReportBatch stores reports in one round trip for each server, in their order for each host, and returns one result for
-// each. A report that is not valid changes nothing, counts as not accepted, and is logged: it does not spoil the others.
-// What has changed is marked to be judged.
+// each. A report that is not valid changes nothing, counts as not accepted, and is logged; one that could not be stored has its
+// own error: neither spoils the others. What has changed is marked to be judged.
 func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResult, error) {
 	results := make([]ReportResult, len(reports))
 	var parts []part
@@ -151,6 +168,7 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 	judge := make(map[instrumentation.ID]bool)
 	for k, reply := range replies {
 		r := &results[of[k]]
+		r.Err = errs[k] // one that was stored all the same is answered as old when it comes again
 		r.Accepted, r.Superseded = number(at(reply, 0)) == 1, number(at(reply, 1)) == 1
 		r.Judge = toIDs(texts(at(reply, 2)))
 		for _, id := range r.Judge {
@@ -158,70 +176,100 @@ func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResu
 		}
 	}
 	if len(judge) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, judgeWithin)
+		defer cancel()
 		s.judgeLater(ctx, slices.Sorted(maps.Keys(judge)))
-	}
-	if err := cmp.Or(errs...); err != nil {
-		return nil, err // those that were stored before are answered as old when they come again
 	}
 	return results, nil
 }
 
+// Part tells which part of the store has a host, and how many parts there are: what concerns one part needs one server only, and
+// another that does not answer does not hold it up. Only a Cluster has more than one.
+func (s *Store) Part(host uuid.UUID) (part, of int) {
+	if !s.clustered() {
+		return 0, 1
+	}
+	return int(shardOf(host)), shards
+}
+
 // BeginSession makes a session the host's agent: reports of others are refused, and those that serve agents are told. Sessions
-// that begin at the same time do so in one round trip, in the order in which they were asked to.
-func (s *Store) BeginSession(ctx context.Context, host, session uuid.UUID) error {
+// that begin at the same time do so in one round trip for each server, in the order in which they were asked to. It returns a
+// number that is greater than those of all beginnings before it. A session that was given one, held above 0, begins again only
+// where the store has lost that and nothing that began later stands; else the answer is 0.
+func (s *Store) BeginSession(ctx context.Context, host, session uuid.UUID, held int64) (number int64, err error) {
 	if host == uuid.Nil || session == uuid.Nil || session == revoked {
-		return errors.New("begin a session: host and session must be given")
+		return 0, errors.New("begin a session: host and session must be given")
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	failed, err := s.sessions.Do(ctx, part{host: host, args: []any{host.String(), session.String()}})
-	return cmp.Or(fault("begin a session", err), failed)
+	of, _ := s.Part(host)
+	b, err := s.sessions[of].Do(ctx, part{host: host, args: []any{host.String(), session.String(), held}})
+	return b.number, cmp.Or(fault("begin a session", err), b.err)
+}
+
+// beginning is what became of a session that should begin.
+type beginning struct {
+	number int64
+	err    error
 }
 
 // beginSessions begins all, and answers each with its own error.
-func (s *Store) beginSessions(ctx context.Context, sessions []part) ([]error, error) {
-	_, errs := s.doParts(ctx, sessionScript, sessions)
-	return errs, nil
+func (s *Store) beginSessions(ctx context.Context, sessions []part) ([]beginning, error) {
+	replies, errs := s.doParts(ctx, sessionScript, sessions)
+	out := make([]beginning, len(sessions))
+	for i := range out {
+		out[i] = beginning{number(replies[i]), errs[i]}
+	}
+	return out, nil
 }
 
 // revoked is kept in place of the session of an agent whose credential was revoked.
 var revoked = uuid.Max
 
-// Sessions returns the session that is each host's agent, in their order: Nil where none is known, uuid.Max where the agent's
-// credential was revoked since.
-func (s *Store) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
-	cmds := make([]*redis.StringCmd, len(hosts))
+// Sessions returns the session that is each host's agent, in their order: its ID is Nil where none is known, uuid.Max where the
+// agent's credential was revoked since.
+func (s *Store) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]Session, error) {
+	cmds := make([]*redis.SliceCmd, len(hosts))
 	err := s.pipelined(ctx, "read sessions", func(p redis.Pipeliner) {
 		for i, h := range hosts {
-			cmds[i] = p.HGet(ctx, shardOf(h).key("fact:"+h.String()), "session")
+			cmds[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), "session", "begun")
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := make([]uuid.UUID, len(hosts))
+	out := make([]Session, len(hosts))
 	for i, c := range cmds {
-		if c.Val() == "" {
+		v := c.Val()
+		out[i].Number = number(v[1])
+		if text(v[0]) == "" {
 			continue
 		}
-		if out[i], err = uuid.Parse(c.Val()); err != nil {
+		if out[i].ID, err = uuid.Parse(text(v[0])); err != nil {
 			return nil, fmt.Errorf("read the session of host %s: %w", hosts[i], err)
 		}
 	}
 	return out, nil
 }
 
-// Touch notes that the agents of the hosts were heard of now.
-func (s *Store) Touch(ctx context.Context, hosts ...uuid.UUID) error {
+// Touch notes that the agents of the hosts were heard of now. It returns those of which that could not be noted, and why.
+func (s *Store) Touch(ctx context.Context, hosts ...uuid.UUID) (missed []uuid.UUID, err error) {
 	var calls []*call
+	var of [][]uuid.UUID
 	for sh, hosts := range byShard(hosts) {
 		for chunk := range slices.Chunk(hosts, 1000) {
 			args := make([]any, len(chunk))
 			for i, h := range chunk {
 				args[i] = h.String()
 			}
-			calls = append(calls, &call{script: touchScript, key: sh.prefix(), args: args})
+			calls, of = append(calls, &call{script: touchScript, key: sh.prefix(), args: args}), append(of, chunk)
 		}
 	}
-	return s.doAll(ctx, calls)
+	err = s.doAll(ctx, calls)
+	for i, c := range calls {
+		if c.err != nil {
+			missed = append(missed, of[i]...)
+		}
+	}
+	return missed, err
 }

@@ -59,7 +59,7 @@ func TestCoverageFollowsDocumentsAndReports(t *testing.T) {
 		host := uid(1000)
 		v := assign(t, s, host, item("a", 1, uid(1), uid(2), uid(3)), item("w", 1))
 		require.Equal(t, instrumentation.Coverage{Expected: 3, Offline: 3}, coverage(t, s, "a"), "no agent was ever there")
-		require.NoError(t, s.Touch(t.Context(), host))
+		touch(t, s, host)
 		require.Equal(t, instrumentation.Coverage{Expected: 3, Pending: 3}, coverage(t, s, "a"))
 
 		// Running on an older version says nothing of the new places.
@@ -95,19 +95,18 @@ func TestCoverageFollowsDocumentsAndReports(t *testing.T) {
 
 func TestLateReportsChangeNothing(t *testing.T) {
 	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
-		ctx := t.Context()
 		host := uid(1000)
 		v := assign(t, s, host, item("w", 1))
 		require.True(t, report(t, s, host, 5, v, status("w", 1, running)).Accepted)
 		for _, seq := range []int64{4, 5} {
 			require.Equal(t, store.ReportResult{Judge: []instrumentation.ID{}}, report(t, s, host, seq, v, status("w", 1, failed)))
 		}
-		require.NoError(t, s.BeginSession(ctx, host, uid(78)))
+		begin(t, s, host, uid(78))
 		r := report(t, s, host, 6, v, status("w", 1, failed))
 		require.False(t, r.Accepted)
 		require.True(t, r.Superseded)
 		require.Equal(t, instrumentation.Coverage{Expected: 1, Running: 1}, coverage(t, s, "w"))
-		require.NoError(t, s.BeginSession(ctx, host, uid(77)))
+		begin(t, s, host, uid(77))
 		require.True(t, report(t, s, host, 1, v, status("w", 1, failed)).Accepted, "sequences count within a session")
 	})
 }
@@ -115,7 +114,7 @@ func TestLateReportsChangeNothing(t *testing.T) {
 func TestASilentSessionGivesWay(t *testing.T) {
 	storetest.Each(t, store.Options{OfflineAfter: 50 * time.Millisecond}, func(t *testing.T, s *store.Store) {
 		host := uid(1000)
-		require.NoError(t, s.BeginSession(t.Context(), host, uid(78)))
+		begin(t, s, host, uid(78))
 		require.Eventually(t, func() bool {
 			r, err := s.Report(t.Context(), store.Report{Host: host, Session: uid(77)})
 			return err == nil && r.Accepted
@@ -215,7 +214,7 @@ func TestWhatADocumentHasNoRoomForCountsAsFailed(t *testing.T) {
 		_, committed, err := s.CommitDocument(ctx, claim(t, s, 1, time.Minute)[0], facts(t, s, host), b, hash, counts)
 		require.NoError(t, err)
 		require.True(t, committed)
-		require.NoError(t, s.Touch(ctx, host))
+		touch(t, s, host)
 		require.Equal(t, instrumentation.Coverage{Expected: 4, Failed: 4}, coverage(t, s, "late"))
 		ps := problemsOf(t, s, "late")[0]
 		require.Len(t, ps, 1)
@@ -396,7 +395,7 @@ func TestAgentsGoOfflineByTheStoresClock(t *testing.T) {
 			for tries := 0; ; tries++ {
 				require.Less(t, tries, 1000, "the machine is too slow to look in time")
 				begun := time.Now()
-				require.NoError(t, s.Touch(ctx, uid(1000)))
+				touch(t, s, uid(1000))
 				if look(); time.Since(begun) < after {
 					return
 				}
@@ -432,10 +431,10 @@ func TestFleetIsPagedByUUID(t *testing.T) {
 			all = append(all, newHost(1000+i))
 			if i%3 == 0 {
 				online[uid(1000+i)] = true
-				require.NoError(t, s.Touch(ctx, uid(1000+i)))
+				touch(t, s, uid(1000+i))
 			}
 		}
-		require.NoError(t, s.Touch(ctx, uid(5))) // not in the inventory
+		touch(t, s, uid(5)) // not in the inventory
 		_, err := s.PutHosts(ctx, at(1), all)
 		require.NoError(t, err)
 		yes, no := true, false

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -62,8 +63,40 @@ func (s *Store) do(ctx context.Context, sc *script, key string, args ...any) (an
 func (s *Store) doAll(ctx context.Context, calls []*call, also ...func(p redis.Pipeliner)) error {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
+	if !s.clustered() {
+		s.doTogether(ctx, calls, also)
+	} else {
+		s.doApart(ctx, calls, also)
+	}
+	for _, c := range calls {
+		if c.err != nil {
+			return fault(c.script.name, c.err)
+		}
+	}
+	return nil
+}
+
+// doApart runs the scripts of each key by themselves. In a pipeline for several servers the client takes all for failed when one
+// server does not answer in time.
+func (s *Store) doApart(ctx context.Context, calls []*call, also []func(p redis.Pipeliner)) {
+	byKey := make(map[string][]*call)
+	for _, c := range calls {
+		byKey[c.key] = append(byKey[c.key], c)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, calls := range byKey {
+		running.Go(func() { s.doTogether(ctx, calls, nil) })
+	}
+	if len(also) > 0 {
+		running.Go(func() { s.doTogether(ctx, nil, also) })
+	}
+}
+
+// doTogether runs scripts and plain commands in one round trip.
+func (s *Store) doTogether(ctx context.Context, calls []*call, also []func(p redis.Pipeliner)) {
 	todo := calls
-	for attempt := 0; len(todo) > 0; attempt++ {
+	for attempt := 0; len(todo)+len(also) > 0; attempt++ {
 		pipe := s.client.Pipeline()
 		for _, add := range also {
 			add(pipe)
@@ -90,12 +123,6 @@ func (s *Store) doAll(ctx context.Context, calls []*call, also ...func(p redis.P
 		}
 		todo = again
 	}
-	for _, c := range calls {
-		if c.err != nil {
-			return fault(c.script.name, c.err)
-		}
-	}
-	return nil
 }
 
 // part is what a script that deals with several hosts of a shard is told of one of them.
@@ -165,12 +192,22 @@ func (s *Store) doParts(ctx context.Context, sc *script, parts []part, first ...
 
 // pipelined runs plain commands in one round trip for each server.
 func (s *Store) pipelined(ctx context.Context, doing string, fn func(p redis.Pipeliner)) error {
+	return s.pipe(ctx, doing, fn, func(err error) bool { return errors.Is(err, redis.Nil) })
+}
+
+// undamaged is pipelined for commands of which some may be answered with damage: those have their errors, see damaged.
+func (s *Store) undamaged(ctx context.Context, doing string, fn func(p redis.Pipeliner)) error {
+	return s.pipe(ctx, doing, fn, func(err error) bool { return errors.Is(err, redis.Nil) || isDamage(err) })
+}
+
+// pipe runs plain commands, whose errors may be some that are for the caller to look at.
+func (s *Store) pipe(ctx context.Context, doing string, fn func(p redis.Pipeliner), fine func(error) bool) error {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	cmds, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error { fn(p); return nil })
-	if err == nil || errors.Is(err, redis.Nil) {
+	if err == nil || fine(err) { // it is that of the first command that has one
 		for _, c := range cmds {
-			if err := c.Err(); err != nil && !errors.Is(err, redis.Nil) {
+			if err := c.Err(); err != nil && !fine(err) {
 				return fault(doing, err)
 			}
 		}

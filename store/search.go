@@ -25,6 +25,12 @@ const (
 type query struct {
 	groups [][]string // each not empty
 	text   string     // in lower case; "": any
+
+	// Of the states that are asked for: their place among the groups, from 1 (0: none are, or they are those that are noted),
+	// when they are asked for (ms), and whether EXPIRED is one.
+	states  int
+	now     int64
+	expired bool
 }
 
 // plan finds the indexes of a filter.
@@ -43,6 +49,9 @@ func plan(f instrumentation.Filter) *query {
 		}
 		slices.Sort(g)
 		q.groups = append(q.groups, slices.Compact(g))
+		if !f.Now.IsZero() {
+			q.states, q.now, q.expired = len(q.groups), f.Now.UnixMilli(), slices.Contains(f.States, instrumentation.Expired)
+		}
 	}
 	for _, t := range f.Tags {
 		q.groups = append(q.groups, []string{tagIndex(t)})
@@ -65,9 +74,9 @@ func plan(f instrumentation.Filter) *query {
 // exact reports whether the indexes decide alone. Of a longer text they only say that a name has all of its runs.
 func (q *query) exact() bool { return len([]rune(q.text)) <= 3 }
 
-// args are the indexes as the script takes them.
+// args are the states and the indexes as the script takes them.
 func (q *query) args() []any {
-	var out []any
+	out := []any{q.states, q.now, flag(q.expired)}
 	for _, g := range q.groups {
 		out = append(append(out, len(g)), anys(g)...)
 	}
@@ -214,15 +223,22 @@ func (s *Store) Count(ctx context.Context, f instrumentation.Filter) (int, error
 	n := 0
 	if len(q.groups) == 1 && q.exact() {
 		var cards []*redis.IntCmd
+		var late *redis.IntCmd
 		err := s.pipelined(ctx, "measure the indexes", func(p redis.Pipeliner) {
 			for _, name := range q.groups[0] {
 				cards = append(cards, p.ZCard(ctx, record+name))
+			}
+			if q.states > 0 {
+				late = p.ZCount(ctx, record+"expires", "-inf", itoa(q.now))
 			}
 		})
 		for _, c := range cards {
 			n += int(c.Val())
 		}
-		return n, err
+		if err != nil || late == nil || late.Val() == 0 {
+			return n, err
+		}
+		n = 0 // the indexes of the states are behind
 	}
 	if q.exact() {
 		err := s.scan(ctx, &walk{query: q, want: wantNumber}, countBudget, func() int { return countBudget }, func(reply any) error {
@@ -306,7 +322,7 @@ func matches(r *instrumentation.Instrumentation, f instrumentation.Filter) bool 
 	if f.Owner != nil && r.Owner != *f.Owner || f.Metric != "" && r.Metric != f.Metric {
 		return false
 	}
-	if len(f.States) > 0 && !slices.Contains(f.States, r.State) {
+	if len(f.States) > 0 && !slices.Contains(f.States, r.StateAt(f.Now)) {
 		return false
 	}
 	for _, t := range f.Tags {

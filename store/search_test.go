@@ -29,6 +29,7 @@ func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))]
 func (m *model) fill(r *instrumentation.Instrumentation) {
 	r.Name = strings.Repeat(pick(m.rng, "ab", "Abc", "b a", "ÄÖ", ""), m.rng.IntN(3)) + pick(m.rng, "x", "", "cab", "abc bcd")
 	r.Metric = pick(m.rng, "cpu.a", "cpu.b")
+	r.ExpiresAt = pick(m.rng, time.Time{}, created.Add(time.Minute), created.Add(time.Hour))
 	r.Tags = nil
 	for _, k := range []string{"k", "l"} {
 		if m.rng.IntN(2) == 0 {
@@ -47,7 +48,9 @@ func (m *model) filter() instrumentation.Filter {
 		f.Metric = pick(m.rng, "cpu.a", "cpu.none")
 	}
 	if m.rng.IntN(3) == 0 {
-		f.States = []instrumentation.State{pick(m.rng, instrumentation.Created, instrumentation.Enabled), instrumentation.Degraded}
+		f.States = []instrumentation.State{pick(m.rng, instrumentation.Created, instrumentation.Enabled, instrumentation.Expired), instrumentation.Degraded}
+		f.States = f.States[:1+m.rng.IntN(2)]
+		f.Now = pick(m.rng, time.Time{}, created, created.Add(time.Minute), created.Add(time.Hour))
 	}
 	if m.rng.IntN(3) == 0 {
 		f.Tags = append(f.Tags, instrumentation.Tag{Key: "k", Value: pick(m.rng, "1", "2")})
@@ -61,6 +64,9 @@ func (m *model) filter() instrumentation.Filter {
 func (m *model) matching(f instrumentation.Filter) []instrumentation.ID {
 	var out []instrumentation.ID
 	for _, r := range slices.Backward(m.records) {
+		if !r.ExpiresAt.IsZero() && !f.Now.Before(r.ExpiresAt) {
+			r.State = instrumentation.Expired
+		}
 		ok := (f.Owner == nil || *f.Owner == r.Owner) && (f.Metric == "" || f.Metric == r.Metric) &&
 			(len(f.States) == 0 || slices.Contains(f.States, r.State)) &&
 			strings.Contains(strings.ToLower(r.Name), strings.ToLower(f.Text))
@@ -93,7 +99,7 @@ func (m *model) step(t *testing.T, s *store.Store) {
 		_, err := s.Commit(ctx, change(*r, r.Revision-1))
 		require.NoError(t, err)
 	case 1:
-		r.State = pick(m.rng, instrumentation.Created, instrumentation.Enabled, instrumentation.Degraded)
+		r.State = pick(m.rng, instrumentation.Created, instrumentation.Enabled, instrumentation.Degraded, instrumentation.Expired)
 		require.NoError(t, s.SetState(ctx, r.ID, r.Revision, r.State, time.Time{}))
 	case 2:
 		require.NoError(t, s.Remove(ctx, r.ID))

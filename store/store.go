@@ -59,7 +59,8 @@ type Options struct {
 	Clock func() time.Time
 	// Timeout bounds every call of the store; default 5 s.
 	Timeout time.Duration
-	// OfflineAfter is how long after its last contact an agent is offline; default 45 s.
+	// OfflineAfter is how long after its last contact an agent is offline; default 90 s: longer than it takes an agent to notice
+	// that its connection is dead (session.Options.Silence) and to be let in again (the minute of delivery.Admission).
 	OfflineAfter time.Duration
 	// Replicas is how many replicas must confirm a mutation before it is answered, else ErrNotDurable. Default (0): one if
 	// the server has any when the store is opened. Below zero: none.
@@ -99,7 +100,7 @@ type Store struct {
 	waker *waker
 
 	// What agents ask for one by one, and thousands of them at the same time when they come back.
-	sessions *batch.Batcher[part, error]
+	sessions [shards]*batch.Batcher[part, beginning] // by Part
 	tokens   *batch.Batcher[string, string]
 
 	ctx  context.Context // ends with Close
@@ -119,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Timeout = 5 * time.Second
 	}
 	if o.OfflineAfter <= 0 {
-		o.OfflineAfter = 45 * time.Second
+		o.OfflineAfter = 90 * time.Second
 	}
 	if o.AuditEntries <= 0 {
 		o.AuditEntries = 100_000
@@ -127,7 +128,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	redirectLog(o.Logger)
 	s := &Store{opts: o, log: o.Logger, waker: newWaker()}
 	s.ceiling.Store(noCeiling)
-	s.sessions = batch.New(maxTogether, 1, o.Timeout, s.beginSessions)
+	for i := range s.sessions {
+		s.sessions[i] = batch.New(maxTogether, 1, o.Timeout, s.beginSessions)
+	}
 	s.tokens = batch.New(maxTogether, 1, o.Timeout, s.tokenHosts)
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(ctx); err != nil {

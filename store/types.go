@@ -104,11 +104,18 @@ type TargetStatus struct {
 	LastError       string             `json:"lastError,omitempty"`
 }
 
+// Session is who the agent of a host is.
+type Session struct {
+	ID     uuid.UUID
+	Number int64 // of its beginning; those of later ones are greater
+}
+
 // ReportResult is what became of a report.
 type ReportResult struct {
 	Accepted   bool                 // false: it came too late to change anything
 	Superseded bool                 // another session is the host's agent
 	Judge      []instrumentation.ID // whose counts have changed; they are marked to be judged already
+	Err        error                // it may not have been stored, and can come again
 }
 
 // AgentStatus is what a host's agent has last reported of one instrumentation, and what the document says.

@@ -35,16 +35,18 @@ const (
 // has just begun; the caller then compares all that it serves. fn is not called twice at a time and must not block. While it
 // runs, this process counts as one that serves agents: when no process did for a while, agents have a grace.
 func (s *Store) WatchDocuments(ctx context.Context, fn func(changes []DocChange, gap bool)) error {
-	if err := s.beat(ctx); err != nil {
+	process := uuid.NewString()
+	if err := s.beat(ctx, process); err != nil {
 		return err
 	}
+	defer s.leave(process)
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	jobs.Go(func() {
 		for sleep(ctx, s.beatEvery()) {
-			if err := s.beat(ctx); err != nil && ctx.Err() == nil {
+			if err := s.beat(ctx, process); err != nil && ctx.Err() == nil {
 				s.log.Warn("it cannot be noted that agents are served", "error", err)
 			}
 		}
@@ -131,7 +133,8 @@ func (s *Store) follow(ctx context.Context, keys []string, fn func(entries []red
 	return ctx.Err()
 }
 
-// followSome reads streams by one command. Ids count up by one, so what is missing shows.
+// followSome reads streams by one command. Ids count up by one, so what is missing shows. So does the first entry of a stream that
+// has begun anew: only for one who knew of none does it follow on what was read.
 func (s *Store) followSome(ctx context.Context, keys []string, fn func(entries []redis.XMessage, gap bool)) error {
 	var known []int64 // the last id seen of each stream; nil: to be read
 	var checked time.Time
@@ -165,7 +168,7 @@ func (s *Store) followSome(ctx context.Context, keys []string, fn func(entries [
 				}
 				for _, e := range stream.Messages {
 					n := position(e.ID)
-					gap = gap || n != known[i]+1
+					gap = gap || n != known[i]+1 && (known[i] != 0 || e.Values["first"] == nil)
 					known[i] = n
 				}
 			}

@@ -68,7 +68,7 @@ func TestWatchDocumentsTellsEveryChange(t *testing.T) {
 		v2 := assign(t, s, host, item("a", 1, uid(1), uid(2)))
 		v3 := assign(t, s, host, item("a", 1, uid(2)))
 		assign(t, s, host, item("a", 1, uid(2))) // nothing new
-		require.NoError(t, s.BeginSession(ctx, host, uid(7)))
+		begin(t, s, host, uid(7))
 		require.NoError(t, s.RevokeAgent(ctx, host))
 		eventually(t, func() bool { c, _ := w.state(); return len(c) >= 5 })
 		changes, gaps := w.state()
@@ -136,6 +136,24 @@ func TestWatchDocumentsTellsOfGaps(t *testing.T) {
 		w := watch(t, s)
 		require.NoError(t, s.Client().FlushAll(t.Context()).Err())
 		eventually(t, func() bool { _, gaps := w.state(); return gaps >= 2 })
+	})
+}
+
+// A store that was emptied, and was told so much since that nothing seems to be missing.
+func TestWhatIsToldAfterAStoreWasEmptiedIsAGap(t *testing.T) {
+	storetest.Each(t, store.Options{}, func(t *testing.T, s *store.Store) {
+		w, host := watch(t, s), uid(1000)
+		for i := range 3 {
+			assign(t, s, host, item("a", i+1))
+		}
+		eventually(t, func() bool { changes, _ := w.state(); return len(changes) == 3 })
+		_, gaps := w.state()
+		require.Equal(t, 1, gaps, "the first entry of all is none")
+		require.NoError(t, s.Client().FlushAll(t.Context()).Err())
+		for i := range 4 {
+			assign(t, s, host, item("b", i+1))
+		}
+		eventually(t, func() bool { changes, gaps := w.state(); return len(changes) == 3+4 && gaps > 1 })
 	})
 }
 

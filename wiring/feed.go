@@ -35,6 +35,18 @@ func (f feed) WatchDocuments(ctx context.Context, fn func(changes []delivery.Cha
 	})
 }
 
+func (f feed) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]delivery.Session, error) {
+	sessions, err := f.Store.Sessions(ctx, hosts...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]delivery.Session, len(sessions))
+	for i, s := range sessions {
+		out[i] = delivery.Session(s)
+	}
+	return out, nil
+}
+
 func (f feed) Knows(ctx context.Context, host uuid.UUID) (bool, error) {
 	facts, err := f.Facts(ctx, host)
 	return facts.Known, err
@@ -60,7 +72,7 @@ func (f feed) ReportBatch(ctx context.Context, reports []delivery.Report) ([]del
 	}
 	out := make([]delivery.ReportResult, len(results))
 	for i, r := range results {
-		out[i] = delivery.ReportResult{Accepted: r.Accepted, Superseded: r.Superseded}
+		out[i] = delivery.ReportResult{Accepted: r.Accepted, Superseded: r.Superseded, Err: r.Err}
 	}
 	return out, nil
 }

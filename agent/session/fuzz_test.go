@@ -37,7 +37,7 @@ func FuzzFrames(f *testing.F) {
 				continue
 			}
 			if f.ID == subscriptionID {
-				if err := s.event(f, receive); err != nil {
+				if err := s.event(f, time.Now(), receive); err != nil {
 					require.LessOrEqual(t, RetryAfter(err), maxAway)
 				}
 				continue

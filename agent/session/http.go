@@ -64,7 +64,9 @@ func (s *Session) pollFor(ctx context.Context, most time.Duration, receive func(
 		if err := s.poll(ctx, query, receive); err != nil {
 			return err
 		}
-		s.begin()
+		if query != "" {
+			s.begin()
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -93,6 +95,7 @@ func (s *Session) poll(ctx context.Context, query string, receive func(Assignmen
 		return fmt.Errorf("poll: %w", err)
 	}
 	defer resp.Body.Close()
+	begun := time.Now()
 	if resp.StatusCode == http.StatusConflict {
 		return ErrSuperseded
 	}
@@ -117,28 +120,29 @@ func (s *Session) poll(ctx context.Context, query string, receive func(Assignmen
 	if err != nil {
 		return fmt.Errorf("poll: %w", err)
 	}
-	s.offer(a, receive)
+	s.offer(arrived(a, begun), receive)
 	return nil
 }
 
-// Join trades a one-time join token for a token that holds for this host only. It needs no session.
-func Join(ctx context.Context, o Options, joinToken string) (string, error) {
+// Join trades a one-time join token for the right to use a token that the agent has made, for this host only. It needs no session,
+// and may be repeated when it is not known what came of it.
+func Join(ctx context.Context, o Options, joinToken, agentToken string) error {
 	o.Token = nil
 	s, err := New(o)
 	if err != nil {
-		return "", err
+		return err
 	}
 	request, err := json.Marshal(operation{Query: agentdoc.ExchangeJoinToken, Variables: map[string]any{
-		"input": map[string]any{"token": joinToken, "host": o.Host},
+		"input": map[string]any{"token": joinToken, "host": o.Host, "credential": agentToken},
 	}})
 	if err != nil {
-		return "", fmt.Errorf("encode the request: %w", err)
+		return fmt.Errorf("encode the request: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	raw, err := s.post(ctx, request)
 	if err != nil {
-		return "", fmt.Errorf("join: %w", err)
+		return fmt.Errorf("join: %w", err)
 	}
 	var data struct {
 		Result struct {
@@ -149,13 +153,13 @@ func Join(ctx context.Context, o Options, joinToken string) (string, error) {
 		} `json:"exchangeJoinToken"`
 	}
 	if err := decode(raw, &data); err != nil {
-		return "", fmt.Errorf("join: %w", err)
+		return fmt.Errorf("join: %w", err)
 	}
 	if len(data.Result.UserErrors) > 0 {
-		return "", fmt.Errorf("join: %s", data.Result.UserErrors[0].Message)
+		return fmt.Errorf("join: %s", data.Result.UserErrors[0].Message)
 	}
-	if data.Result.Token == "" {
-		return "", errors.New("join: the API answered without a token")
+	if data.Result.Token != agentToken {
+		return errors.New("join: the API answered with another token than the agent's")
 	}
-	return data.Result.Token, nil
+	return nil
 }

@@ -55,7 +55,7 @@ type Options struct {
 	UserAgent string
 	PollEvery time.Duration // while websockets do not pass; 10 s by default
 	PollFor   time.Duration // at most, before a websocket is tried again; 5 min by default
-	Silence   time.Duration // after which a connection that says nothing is given up; 45 s by default
+	Silence   time.Duration // after which a connection that says nothing is given up; 30 s by default
 	RetryMost time.Duration // bounds the wait before another try, where the API does not ask for more; 30 s by default
 }
 
@@ -70,6 +70,7 @@ type Session struct {
 	begun      chan struct{} // closed when the API first knows the session
 	beginOnce  sync.Once
 	superseded chan struct{} // capacity 1: a report was refused because of another session
+	returned   chan struct{} // capacity 1: see Returned
 
 	passages []passage // by server; of Run alone, as is
 	last     items     // of the last document
@@ -109,7 +110,7 @@ func New(o Options) (*Session, error) {
 		o.PollEvery = 10 * time.Second
 	}
 	if o.Silence <= 0 {
-		o.Silence = 45 * time.Second
+		o.Silence = 30 * time.Second
 	}
 	if o.Token == nil {
 		o.Token = func() string { return "" }
@@ -125,7 +126,7 @@ func New(o Options) (*Session, error) {
 		}}
 	}
 	return &Session{
-		opts: o, log: o.Logger, name: uuid.New(), http: client, begun: make(chan struct{}), superseded: make(chan struct{}, 1),
+		opts: o, log: o.Logger, name: uuid.New(), http: client, begun: make(chan struct{}), superseded: make(chan struct{}, 1), returned: make(chan struct{}, 1),
 		passages: make([]passage, len(servers)), server: rand.IntN(len(servers)),
 	}, nil
 }
@@ -260,7 +261,22 @@ func (s *Session) setLink(l *link) {
 	s.link = l
 }
 
-func (s *Session) begin() { s.beginOnce.Do(func() { close(s.begun) }) }
+// begin notes that the API knows the session, by a conversation that was not there before.
+func (s *Session) begin() {
+	first := false
+	s.beginOnce.Do(func() { first = true; close(s.begun) })
+	if first {
+		return
+	}
+	select {
+	case s.returned <- struct{}{}:
+	default: // nobody has taken the one before
+	}
+}
+
+// Returned signals when the session has come back after a time without a conversation, in which the API may have lost what it was
+// told of this host.
+func (s *Session) Returned() <-chan struct{} { return s.returned }
 
 // Definition fetches a metric's definition. The caller verifies its digest and its signature.
 func (s *Session) Definition(ctx context.Context, digest string) (catalog.Publication, error) {

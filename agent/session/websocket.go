@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -35,12 +36,26 @@ type frame struct {
 type link struct {
 	conn   *websocket.Conn
 	closed chan struct{}
-	in     bytes.Buffer // the message at hand; of the reader alone
+	in     bytes.Buffer // the message at hand; of the reader alone, as is begun
+	begun  time.Time    // when it began to arrive
+
+	out   sync.Mutex  // held by who writes
+	stuck *time.Timer // cuts the connection of a write that does not end; runs only while out is held
 
 	mu      sync.Mutex
 	serial  int
 	waiting map[string]chan frame
 }
+
+func newLink(conn *websocket.Conn) *link {
+	l := &link{conn: conn, closed: make(chan struct{}), waiting: make(map[string]chan frame)}
+	l.stuck = time.AfterFunc(writeWithin, l.cut)
+	l.stuck.Stop()
+	return l
+}
+
+// cut ends the connection at once. The reader ends with it and says why.
+func (l *link) cut() { l.conn.CloseNow() }
 
 // stream opens a websocket and reads it until it ends. The error says why it did; it is an errWebsocket if nothing of the
 // subscription has come, though the server is there. passes is called when something has.
@@ -49,35 +64,48 @@ func (s *Session) stream(ctx context.Context, receive func(Assignment), passes f
 	if err != nil {
 		return blocked(err)
 	}
-	defer l.conn.CloseNow()
+	defer l.cut()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	defer l.close()
 
-	if err := s.subscribe(ctx, l); err != nil {
+	if err := s.subscribe(l); err != nil {
 		return blocked(err)
 	}
 	wg.Go(func() { s.keepAlive(ctx, l) })
 	defer s.setLink(nil)
+	// The end of ctx and silence cut the connection: a context for each read would cost more than the read.
+	defer context.AfterFunc(ctx, l.cut)()
+	var silent atomic.Bool
+	silence := time.AfterFunc(s.opts.Silence, func() {
+		silent.Store(true)
+		l.cut()
+	})
+	defer silence.Stop()
+	reading := context.WithoutCancel(ctx)
 	open := false
 	for {
-		f, err := l.read(ctx, s.opts.Silence)
+		f, err := l.read(reading)
+		if err != nil && silent.Load() {
+			err = errSilent
+		}
 		if err != nil && !open {
 			return blocked(err)
 		}
 		if err != nil {
 			return err
 		}
+		silence.Reset(s.opts.Silence)
 		switch {
 		case f.Type == "ping":
-			if err := l.write(ctx, frame{Type: "pong", Payload: f.Payload}); err != nil {
+			if err := l.write(frame{Type: "pong", Payload: f.Payload}); err != nil {
 				return err
 			}
 		case f.ID == subscriptionID:
 			passes()
-			if err := s.event(f, receive); err != nil {
+			if err := s.event(f, l.begun, receive); err != nil {
 				return err
 			}
 			if !open { // from now on the API knows the session, and reports may go this way
@@ -114,13 +142,13 @@ func (s *Session) dial(ctx context.Context) (*link, error) {
 		return nil, errors.New("the server does not speak graphql-transport-ws")
 	}
 	conn.SetReadLimit(maxFrame)
-	l := &link{conn: conn, closed: make(chan struct{}), waiting: make(map[string]chan frame)}
-	if err := l.write(ctx, frame{Type: "connection_init"}); err != nil {
+	l := newLink(conn)
+	if err := l.write(frame{Type: "connection_init"}); err != nil {
 		conn.CloseNow()
 		return nil, err
 	}
 	for {
-		f, err := l.read(ctx, connectWithin)
+		f, err := l.read(ctx)
 		if err != nil {
 			conn.CloseNow()
 			return nil, err
@@ -131,7 +159,7 @@ func (s *Session) dial(ctx context.Context) (*link, error) {
 	}
 }
 
-func (s *Session) subscribe(ctx context.Context, l *link) error {
+func (s *Session) subscribe(l *link) error {
 	variables := agentdoc.AssignmentsVariables{Host: s.opts.Host, Session: s.name}
 	if v := s.version(); v != (Version{}) {
 		variables.Known = &v
@@ -140,11 +168,17 @@ func (s *Session) subscribe(ctx context.Context, l *link) error {
 	if err != nil {
 		return fmt.Errorf("encode the subscription: %w", err)
 	}
-	return l.write(ctx, frame{ID: subscriptionID, Type: "subscribe", Payload: payload})
+	return l.write(frame{ID: subscriptionID, Type: "subscribe", Payload: payload})
 }
 
-// event handles a frame of the subscription.
-func (s *Session) event(f frame, receive func(Assignment)) error {
+// arrived makes up for the time that an assignment took to arrive: its times to live are counted from when it was sent.
+func arrived(a Assignment, begun time.Time) Assignment {
+	a.SentAt = a.SentAt.Add(time.Since(begun))
+	return a
+}
+
+// event handles a frame of the subscription, which began to arrive at the given time.
+func (s *Session) event(f frame, begun time.Time, receive func(Assignment)) error {
 	switch f.Type {
 	case "next":
 		e, err := s.last.readEvent(f.Payload)
@@ -152,7 +186,7 @@ func (s *Session) event(f frame, receive func(Assignment)) error {
 			return err
 		}
 		if e.TypeName == agentdoc.TypeAssignment {
-			s.offer(e.Assignment, receive)
+			s.offer(arrived(e.Assignment, begun), receive)
 		}
 		return nil
 	case "error":
@@ -169,15 +203,15 @@ func (s *Session) event(f frame, receive func(Assignment)) error {
 
 // keepAlive pings, so that a connection that is dead in either direction is noticed.
 func (s *Session) keepAlive(ctx context.Context, l *link) {
-	ticker := time.NewTicker(s.opts.Silence / 3)
+	ticker := time.NewTicker(s.opts.Silence / 2)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if l.write(ctx, frame{Type: "ping"}) != nil {
-				l.conn.CloseNow() // the reader ends with it and says why
+			if l.write(frame{Type: "ping"}) != nil {
+				l.cut()
 				return
 			}
 		}
@@ -188,13 +222,12 @@ func (s *Session) keepAlive(ctx context.Context, l *link) {
 const bufferKept = 64 << 10
 
 // read returns the next message, whose payload is only good until the next read.
-func (l *link) read(ctx context.Context, silence time.Duration) (frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, silence)
-	defer cancel()
+func (l *link) read(ctx context.Context) (frame, error) {
 	_, message, err := l.conn.Reader(ctx)
 	if err != nil {
 		return frame{}, readError(err)
 	}
+	l.begun = time.Now()
 	if l.in.Cap() > bufferKept {
 		l.in = bytes.Buffer{}
 	}
@@ -229,6 +262,8 @@ func (e *closedError) Error() string {
 	return fmt.Sprintf("the API closed the connection: %d %s", e.code, e.reason)
 }
 
+var errSilent = errors.New("the API has been silent for too long")
+
 func readError(err error) error {
 	var closed websocket.CloseError
 	if errors.As(err, &closed) {
@@ -243,12 +278,13 @@ func readError(err error) error {
 		return &closedError{code: int(closed.Code), reason: closed.Reason}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return errors.New("the API has been silent for too long")
+		return errSilent
 	}
 	return fmt.Errorf("read: %w", err)
 }
 
-func (l *link) write(ctx context.Context, f frame) error {
+// write sends a message. One that cannot be written within writeWithin ends the connection.
+func (l *link) write(f frame) error {
 	raw := make([]byte, 0, 64+len(f.Payload))
 	if f.ID != "" { // ids are numbers, or the subscription's
 		raw = append(append(append(raw, `{"id":"`...), f.ID...), `","type":"`...)
@@ -259,9 +295,11 @@ func (l *link) write(ctx context.Context, f frame) error {
 	if len(f.Payload) > 0 {
 		raw = append(append(raw, `,"payload":`...), f.Payload...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeWithin)
-	defer cancel()
-	if err := l.conn.Write(ctx, websocket.MessageText, append(raw, '}')); err != nil {
+	l.out.Lock()
+	defer l.out.Unlock()
+	l.stuck.Reset(writeWithin)
+	defer l.stuck.Stop()
+	if err := l.conn.Write(context.Background(), websocket.MessageText, append(raw, '}')); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil
@@ -281,7 +319,7 @@ func (l *link) execute(ctx context.Context, request []byte) ([]byte, error) {
 		l.mu.Unlock()
 	}()
 
-	if err := l.write(ctx, frame{ID: id, Type: "subscribe", Payload: request}); err != nil {
+	if err := l.write(frame{ID: id, Type: "subscribe", Payload: request}); err != nil {
 		return nil, err
 	}
 	select {

@@ -21,7 +21,10 @@ type Source struct {
 	mu       sync.Mutex
 	docs     map[uuid.UUID]assignment.Stored
 	hosts    map[uuid.UUID]bool
-	sessions map[uuid.UUID]uuid.UUID
+	sessions map[uuid.UUID]delivery.Session
+	begun    int64 // how many sessions have begun
+	parts    int
+	stuck    map[int]chan struct{} // parts that do not answer, until it is closed
 	watchers map[int]*watcher
 	next     int
 	err      error
@@ -44,9 +47,48 @@ var _ delivery.Source = (*Source)(nil)
 // New makes a Source that has nothing.
 func New() *Source {
 	return &Source{
-		docs: make(map[uuid.UUID]assignment.Stored), hosts: make(map[uuid.UUID]bool), sessions: make(map[uuid.UUID]uuid.UUID),
-		watchers: make(map[int]*watcher), calls: make(map[string]int),
+		docs: make(map[uuid.UUID]assignment.Stored), hosts: make(map[uuid.UUID]bool), sessions: make(map[uuid.UUID]delivery.Session),
+		watchers: make(map[int]*watcher), calls: make(map[string]int), parts: 1, stuck: make(map[int]chan struct{}),
 	}
+}
+
+// Split makes a Source of several parts, before it is used. A host's last byte tells its part.
+func (s *Source) Split(parts int) { s.parts = parts }
+
+// Part implements delivery.Source.
+func (s *Source) Part(host uuid.UUID) (part, of int) { return int(host[15]) % s.parts, s.parts }
+
+// Stick has a part not answer any more, until release is called. What is asked of it waits for that, or until its ctx ends.
+func (s *Source) Stick(part int) (release func()) {
+	stuck := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck[part] = stuck
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.stuck, part)
+		close(stuck)
+	}
+}
+
+// await waits for the parts of hosts, and returns an error if ctx ends before they answer.
+func (s *Source) await(ctx context.Context, hosts ...uuid.UUID) error {
+	for _, host := range hosts {
+		part, _ := s.Part(host)
+		s.mu.Lock()
+		stuck := s.stuck[part]
+		s.mu.Unlock()
+		if stuck == nil {
+			continue
+		}
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // Know adds hosts to the inventory without a document.
@@ -192,7 +234,7 @@ func (s *Source) Touched() []uuid.UUID {
 func (s *Source) Session(host uuid.UUID) uuid.UUID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions[host]
+	return s.sessions[host].ID
 }
 
 func (w *watcher) signal() {
@@ -224,6 +266,9 @@ func (s *Source) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignmen
 			return nil, ctx.Err()
 		}
 	}
+	if err := s.await(ctx, hosts...); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enter(ctx, "Documents", len(hosts)); err != nil {
@@ -238,6 +283,9 @@ func (s *Source) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignmen
 
 // Versions implements delivery.Source.
 func (s *Source) Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Version, error) {
+	if err := s.await(ctx, hosts...); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enter(ctx, "Versions", len(hosts)); err != nil {
@@ -302,45 +350,62 @@ func (s *Source) WatchDocuments(ctx context.Context, fn func([]delivery.Change, 
 }
 
 // BeginSession implements delivery.Source.
-func (s *Source) BeginSession(ctx context.Context, host, session uuid.UUID) error {
+func (s *Source) BeginSession(ctx context.Context, host, session uuid.UUID, held int64) (number int64, err error) {
+	if err := s.await(ctx, host); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
-	err := s.enter(ctx, "BeginSession", 1)
-	if err == nil {
-		s.sessions[host] = session
+	stands := s.sessions[host]
+	err = s.enter(ctx, "BeginSession", 1)
+	switch {
+	case err != nil:
+	case held > 0 && stands.Number >= held:
+		if stands.ID == session {
+			number = stands.Number
+		}
+	default:
+		number = s.begin(host, session)
+		defer s.Publish(delivery.Change{Host: host, Kind: delivery.Superseded, Session: session})
 	}
 	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	s.Publish(delivery.Change{Host: host, Kind: delivery.Superseded, Session: session})
-	return nil
+	return number, err
+}
+
+// begin makes a session the host's agent. The mutex is held.
+func (s *Source) begin(host, session uuid.UUID) (number int64) {
+	s.begun++
+	s.sessions[host] = delivery.Session{ID: session, Number: s.begun}
+	return s.begun
 }
 
 // Sessions implements delivery.Source.
-func (s *Source) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
+func (s *Source) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]delivery.Session, error) {
+	if err := s.await(ctx, hosts...); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enter(ctx, "Sessions", len(hosts)); err != nil {
 		return nil, err
 	}
-	out := make([]uuid.UUID, len(hosts))
+	out := make([]delivery.Session, len(hosts))
 	for i, h := range hosts {
 		out[i] = s.sessions[h]
 	}
 	return out, nil
 }
 
-// Forget forgets who is the host's agent, as a store that was emptied does.
-func (s *Source) Forget(host uuid.UUID) {
+// Restore makes an earlier beginning stand, as a store does that has lost its last writes, or none. It tells nobody.
+func (s *Source) Restore(host uuid.UUID, stands delivery.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, host)
+	s.sessions[host] = stands
 }
 
 // Revoke revokes the credential of a host's agent, and tells those who watch.
 func (s *Source) Revoke(host uuid.UUID) {
 	s.mu.Lock()
-	s.sessions[host] = delivery.Revoked
+	s.begin(host, delivery.Revoked)
 	s.mu.Unlock()
 	s.Publish(delivery.Change{Host: host, Kind: delivery.Revoke})
 }
@@ -353,28 +418,48 @@ func (s *Source) Knows(ctx context.Context, host uuid.UUID) (bool, error) {
 }
 
 // Touch implements delivery.Source.
-func (s *Source) Touch(ctx context.Context, hosts ...uuid.UUID) error {
+func (s *Source) Touch(ctx context.Context, hosts ...uuid.UUID) (missed []uuid.UUID, err error) {
+	s.mu.Lock()
+	if err := s.enter(ctx, "Touch", len(hosts)); err != nil {
+		s.mu.Unlock()
+		return hosts, err
+	}
+	var late []uuid.UUID
+	for _, host := range hosts {
+		if part, _ := s.Part(host); s.stuck[part] != nil {
+			late = append(late, host)
+		} else {
+			s.touched = append(s.touched, host)
+		}
+	}
+	s.mu.Unlock()
+	if err := s.await(ctx, late...); err != nil {
+		return late, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.enter(ctx, "Touch", len(hosts)); err != nil {
-		return err
-	}
-	s.touched = append(s.touched, hosts...)
-	return nil
+	s.touched = append(s.touched, late...)
+	return nil, nil
 }
 
 // ReportBatch implements delivery.Source.
 func (s *Source) ReportBatch(ctx context.Context, reports []delivery.Report) ([]delivery.ReportResult, error) {
+	out := make([]delivery.ReportResult, len(reports))
+	for i, r := range reports {
+		out[i].Err = s.await(ctx, r.Host)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.enter(ctx, "ReportBatch", len(reports)); err != nil {
+	if err := s.enter(context.WithoutCancel(ctx), "ReportBatch", len(reports)); err != nil {
 		return nil, err
 	}
 	s.reports = append(s.reports, append([]delivery.Report(nil), reports...))
-	out := make([]delivery.ReportResult, len(reports))
 	for i, r := range reports {
-		superseded := s.sessions[r.Host] != uuid.Nil && s.sessions[r.Host] != r.Session
-		out[i] = delivery.ReportResult{Accepted: !superseded, Superseded: superseded}
+		if out[i].Err == nil {
+			agent := s.sessions[r.Host].ID
+			out[i].Superseded = agent != uuid.Nil && agent != r.Session
+			out[i].Accepted = !out[i].Superseded
+		}
 	}
 	return out, nil
 }

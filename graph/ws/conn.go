@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"iapi/delivery"
 	"iapi/graph/agentdoc"
 	"iapi/identity"
 )
@@ -59,6 +60,7 @@ type conn struct {
 	blocked *outgoing  // what the peer has not taken yet of the frame that is written; its writer waits
 	queue   []outgoing // frames to write
 	ops     []*operation
+	lasting int // operations that the peer has ended and that run still
 }
 
 func newConn(s *Server, r *http.Request) *conn {
@@ -135,8 +137,10 @@ func (c *conn) hear() {
 	ops := c.ops
 	c.mu.Unlock()
 	for _, op := range ops {
-		if sub := op.sub.Load(); sub != nil {
-			sub.Alive()
+		for _, sub := range []*delivery.Subscription{op.sub.Load(), op.read.Load()} {
+			if sub != nil {
+				sub.Alive()
+			}
 		}
 	}
 }

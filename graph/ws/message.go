@@ -167,8 +167,12 @@ func plainSubscribe(raw []byte) (id string, payload []byte, ok bool) {
 	return string(name), payload, true
 }
 
-// start begins an operation.
+// start begins an operation. A peer whose credential was revoked begins nothing any more in the moment until it is closed.
 func (c *conn) start(id string, run func(context.Context, *operation)) error {
+	if c.revoked.Load() != 0 {
+		c.close(agentdoc.CloseExpired, "The credential was revoked")
+		return nil
+	}
 	ctx, cancel := context.WithCancel(c.server.ctx)
 	op := &operation{id: id, cancel: cancel, quoted: quote(id)}
 	switch added, exists := c.add(op); {
@@ -180,7 +184,10 @@ func (c *conn) start(id string, run func(context.Context, *operation)) error {
 		c.send(c.errorFrame(op.id, gqlerror.List{c.tooMany()}))
 		return nil
 	}
-	c.spawn(func() { run(ctx, op) }) // or else the connection has ended, and the operation with it
+	c.spawn(func() {
+		defer c.returned(op)
+		run(ctx, op)
+	}) // or else the connection has ended, and the operation with it
 	return nil
 }
 

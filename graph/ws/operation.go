@@ -3,7 +3,6 @@ package ws
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/google/uuid"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
@@ -29,8 +27,11 @@ import (
 type operation struct {
 	id     string
 	cancel context.CancelFunc
+	runs   bool                                  // a goroutine executes it; under conn.mu
+	lasts  bool                                  // so it does after the peer has ended it; under conn.mu
 	quoted []byte                                // the id, for the frames of sub
 	sub    atomic.Pointer[delivery.Subscription] // of the agents' subscription, when it stands; else nil
+	read   atomic.Pointer[delivery.Subscription] // the same, where a resolver takes its events
 }
 
 // end stops the operation. It may be called again.
@@ -41,21 +42,33 @@ func (op *operation) end() {
 	}
 }
 
-// add registers an operation, unless there is one of that id or there are too many.
+// add registers an operation that is about to run, unless there is one of that id or there are too many: what the peer has ended
+// counts until it has returned.
 func (c *conn) add(op *operation) (added, exists bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if slices.ContainsFunc(c.ops, func(o *operation) bool { return o.id == op.id }) {
 		return false, true
 	}
-	if c.dead || len(c.ops) >= c.server.opts.MaxOperations {
+	if c.dead || len(c.ops)+c.lasting >= c.server.opts.MaxOperations {
 		return false, false
 	}
+	op.runs = true
 	c.ops = append(slices.Clone(c.ops), op)
 	return true, false
 }
 
-// removeID removes the operation with the id, nil if it has ended already.
+// returned notes that nothing executes an operation any more. A subscription of an agent stands on.
+func (c *conn) returned(op *operation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	op.runs = false
+	if op.lasts {
+		c.lasting--
+	}
+}
+
+// removeID removes the operation with the id for its peer, nil if it has ended already.
 func (c *conn) removeID(id string) *operation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,6 +78,9 @@ func (c *conn) removeID(id string) *operation {
 	}
 	op := c.ops[i]
 	c.ops = slices.Delete(slices.Clone(c.ops), i, i+1)
+	if op.lasts = op.runs; op.lasts {
+		c.lasting++
+	}
 	return op
 }
 
@@ -84,8 +100,17 @@ type endingKey struct{}
 
 // ending is where a resolver's stream leaves the error that ends it.
 type ending struct {
+	op  *operation
 	mu  sync.Mutex
 	err error
+}
+
+// Reads says that the resolver of ctx takes the events of a subscription of the feed, so that whatever is heard of the peer is a
+// sign that the agent lives.
+func Reads(ctx context.Context, sub *delivery.Subscription) {
+	if e, ok := ctx.Value(endingKey{}).(*ending); ok {
+		e.op.read.Store(sub)
+	}
 }
 
 // EndWith makes the subscription of ctx end with an error rather than as complete. For streams of resolvers, before they
@@ -103,7 +128,7 @@ func (c *conn) execute(ctx context.Context, op *operation, params *graphql.RawPa
 	defer op.end()
 	running := ctx
 	exec, present := c.server.opts.Executor, c.server.opts.Present
-	end := &ending{}
+	end := &ending{op: op}
 	ctx = context.WithValue(identity.WithCaller(ctx, *c.caller), endingKey{}, end)
 	defer func() {
 		if r := recover(); r != nil {
@@ -119,11 +144,22 @@ func (c *conn) execute(ctx context.Context, op *operation, params *graphql.RawPa
 		c.finishWith(op, c.errorFrame(op.id, r.Errors))
 		return
 	}
-	responses, ctx := exec.DispatchOperation(ctx, oc)
 	streams := oc.Operation != nil && oc.Operation.Operation == ast.Subscription
+	if !streams {
+		within, cancel := context.WithTimeout(ctx, c.server.opts.Timeout)
+		defer cancel()
+		ctx = within
+	}
+	responses, ctx := exec.DispatchOperation(ctx, oc)
 	for first := true; ; first = false {
 		r := responses(ctx)
-		if r == nil || running.Err() != nil {
+		if running.Err() != nil {
+			break
+		}
+		if r == nil && !streams { // the time is over
+			r = exec.DispatchError(ctx, gqlerror.List{gqlerror.WrapIfUnwrapped(context.DeadlineExceeded)})
+		}
+		if r == nil {
 			break
 		}
 		if streams && first && len(r.Errors) > 0 && (len(r.Data) == 0 || string(r.Data) == "null") {
@@ -168,35 +204,28 @@ var documentPrefix = []byte(`{"query":` + string(quote(agentdoc.Assignments)) + 
 
 // knownDocument reads the payload of the agents' subscription. What is not exactly as agents write it is left to the
 // executor, which knows how to complain.
-func knownDocument(payload []byte) (agentdoc.AssignmentsVariables, bool) {
-	var in struct {
-		Host, Session *formalUUID
-		Known         *versionInput
-	}
-	var v agentdoc.AssignmentsVariables
-	if !variables(payload, documentPrefix, &in) || in.Host == nil || in.Session == nil {
+func knownDocument(payload []byte) (v agentdoc.AssignmentsVariables, ok bool) {
+	p, begins := variables(payload, documentPrefix)
+	if !begins {
 		return v, false
 	}
-	v.Host, v.Session = uuid.UUID(*in.Host), uuid.UUID(*in.Session)
-	if k := in.Known; k != nil {
-		if k.Epoch == nil || k.Generation == nil || k.Hash == nil {
-			return v, false
-		}
-		v.Known = &assignment.Version{Epoch: *k.Epoch, Generation: int64(*k.Generation), Hash: *k.Hash}
+	p.must(`{"host":`)
+	v.Host = p.uuid()
+	p.must(`,"session":`)
+	v.Session = p.uuid()
+	if p.has(`,"known":`) {
+		known := p.version()
+		v.Known = &known
 	}
-	return v, true
+	p.must(`}`)
+	return v, p.end()
 }
 
-// variables reads those of a payload that begins with prefix and has nothing else. Others than v has make it fail.
-func variables(payload, prefix []byte, v any) bool {
+// variables gives those of a payload that begins with prefix, and has nothing else but its last brace, to be read.
+func variables(payload, prefix []byte) (p plain, begins bool) {
 	text, begins := bytes.CutPrefix(payload, prefix)
 	text, ends := bytes.CutSuffix(text, []byte(`}`))
-	if !begins || !ends {
-		return false
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	return d.Decode(v) == nil && d.InputOffset() == int64(len(text))
+	return plain{rest: text}, begins && ends
 }
 
 // feed runs the agents' subscription. It returns when the subscription stands; no goroutine and no context stays with it.

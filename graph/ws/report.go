@@ -2,9 +2,7 @@ package ws
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"iapi/assignment"
 	"iapi/delivery"
 	"iapi/graph/agentdoc"
 	"iapi/identity"
@@ -26,122 +23,113 @@ var reportPrefix = []byte(`{"query":` + string(quote(agentdoc.Report)) + `,"vari
 // reportField is where the document has its one field.
 var reportField = []gqlerror.Location{{Line: 2, Column: 3}}
 
-// formalUUID is a UUID as the schema has it, in one spelling only.
-type formalUUID uuid.UUID
-
-func (u *formalUUID) UnmarshalText(text []byte) error {
-	if len(text) != 36 {
-		return errors.New("a UUID must be 8-4-4-4-12 hexadecimal digits")
-	}
-	return (*uuid.UUID)(u).UnmarshalText(text)
-}
-
-// reportInput is a ReportAgentStatusInput. What the schema requires is a pointer or a list, so that its absence shows.
-type reportInput struct {
-	Host, Session    *formalUUID
-	Sequence         *int32
-	AgentVersion     *string
-	Capabilities     []*string
-	Applied          *versionInput
-	Instrumentations []*statusInput
-	Targets          []*targetInput
-}
-
-type versionInput struct {
-	Epoch      *string
-	Generation *int32
-	Hash       *string
-}
-
-type statusInput struct {
-	ID           *string
-	Revision     *int32
-	Status       instrumentation.Status
-	Message      string
-	LastSampleAt time.Time
-	VMFailures   []*failureInput
-}
-
-type failureInput struct {
-	VM      *formalUUID
-	Status  instrumentation.Status
-	Message string
-}
-
-type targetInput struct {
-	Instrumentation *string
-	Target          *int32
-	Connected       *bool
-	Queued, Dropped *int64
-	LastSuccessAt   time.Time
-	LastError       string
-}
-
-// knownReport reads the payload of an agent's report. What is not exactly as agents write it, and what the schema refuses,
-// is left to the executor, which knows how to complain.
+// knownReport reads the payload of an agent's report, an agentdoc.ReportVariables. What is not exactly as agents write it, and
+// what the schema refuses, is left to the executor, which knows how to complain.
 func knownReport(payload []byte) (r delivery.Report, ok bool) {
-	var v struct{ Input reportInput }
-	if !variables(payload, reportPrefix, &v) {
+	p, begins := variables(payload, reportPrefix)
+	if !begins {
 		return r, false
 	}
-	in := &v.Input
-	if in.Host == nil || in.Session == nil || in.Sequence == nil || in.AgentVersion == nil || in.Capabilities == nil || in.Instrumentations == nil {
-		return r, false
+	p.must(`{"input":{"host":`)
+	r.Host = p.uuid()
+	p.must(`,"session":`)
+	r.Session = p.uuid()
+	p.must(`,"sequence":`)
+	r.Sequence = p.int()
+	p.must(`,"agentVersion":`)
+	r.AgentVersion = p.string()
+	p.must(`,"capabilities":`)
+	r.Capabilities = []string{}
+	p.list(func() { r.Capabilities = append(r.Capabilities, p.string()) })
+	if p.has(`,"applied":`) {
+		r.Applied = p.version()
 	}
-	r = delivery.Report{
-		Host: uuid.UUID(*in.Host), Session: uuid.UUID(*in.Session), Sequence: int64(*in.Sequence), AgentVersion: *in.AgentVersion,
-		Capabilities: make([]string, len(in.Capabilities)), Instrumentations: make([]delivery.Status, len(in.Instrumentations)),
+	p.must(`,"instrumentations":`)
+	r.Instrumentations = []delivery.Status{}
+	p.list(func() { r.Instrumentations = append(r.Instrumentations, p.status()) })
+	if p.has(`,"targets":`) {
+		p.list(func() { r.Targets = append(r.Targets, p.target()) })
 	}
-	for i, c := range in.Capabilities {
-		if c == nil {
-			return r, false
-		}
-		r.Capabilities[i] = *c
+	p.must(`}}`)
+	return r, p.end()
+}
+
+// status reads an agentdoc.InstrumentationStatus.
+func (p *plain) status() (s delivery.Status) {
+	p.must(`{"id":`)
+	s.ID = instrumentation.ID(p.string())
+	p.must(`,"revision":`)
+	s.Revision = int(p.int())
+	p.must(`,"status":`)
+	s.Status = p.word()
+	if p.has(`,"message":`) {
+		s.Message = p.string()
 	}
-	if a := in.Applied; a != nil {
-		if a.Epoch == nil || a.Generation == nil || a.Hash == nil {
-			return r, false
-		}
-		r.Applied = assignment.Version{Epoch: *a.Epoch, Generation: int64(*a.Generation), Hash: *a.Hash}
+	if p.has(`,"lastSampleAt":`) {
+		s.LastSample = p.time()
 	}
-	for i, s := range in.Instrumentations {
-		if s == nil || s.ID == nil || s.Revision == nil || !statuses[s.Status] {
-			return r, false
-		}
-		r.Instrumentations[i] = delivery.Status{
-			ID: instrumentation.ID(*s.ID), Revision: int(*s.Revision), Status: s.Status, Message: s.Message, LastSample: s.LastSampleAt.UTC(),
-		}
-		if len(s.VMFailures) > 0 {
-			r.Instrumentations[i].VMs = make(map[uuid.UUID]instrumentation.SourceFailure, len(s.VMFailures))
-		}
-		for _, f := range s.VMFailures {
-			if f == nil || f.VM == nil || !statuses[f.Status] {
-				return r, false
+	if p.has(`,"vmFailures":`) {
+		p.list(func() {
+			p.must(`{"vm":`)
+			vm := p.uuid()
+			p.must(`,"status":`)
+			f := instrumentation.SourceFailure{Status: p.word()}
+			if p.has(`,"message":`) {
+				f.Message = p.string()
 			}
-			r.Instrumentations[i].VMs[uuid.UUID(*f.VM)] = instrumentation.SourceFailure{Status: f.Status, Message: f.Message}
-		}
-	}
-	for _, t := range in.Targets {
-		if t == nil || t.Instrumentation == nil || t.Target == nil || t.Connected == nil || !count(t.Queued) || !count(t.Dropped) {
-			return r, false
-		}
-		r.Targets = append(r.Targets, delivery.TargetStatus{
-			Instrumentation: instrumentation.ID(*t.Instrumentation), Target: int(*t.Target), Connected: *t.Connected,
-			Queued: *t.Queued, Dropped: *t.Dropped, LastSuccess: t.LastSuccessAt.UTC(), LastError: t.LastError,
+			p.must(`}`)
+			if s.VMs == nil {
+				s.VMs = make(map[uuid.UUID]instrumentation.SourceFailure)
+			}
+			s.VMs[vm] = f
 		})
 	}
-	return r, true
+	p.must(`}`)
+	return s
 }
 
-// count reports whether a number is there and an Int.
-func count(n *int64) bool { return n != nil && *n >= math.MinInt32 && *n <= math.MaxInt32 }
+// word reads a Status of the schema.
+func (p *plain) word() instrumentation.Status {
+	if s, known := statuses[string(p.quoted())]; known {
+		return s
+	}
+	p.fail()
+	return ""
+}
+
+// target reads an agentdoc.TargetStatus.
+func (p *plain) target() (t delivery.TargetStatus) {
+	p.must(`{"instrumentation":`)
+	t.Instrumentation = instrumentation.ID(p.string())
+	p.must(`,"target":`)
+	t.Target = int(p.int())
+	p.must(`,"connected":`)
+	t.Connected = p.bool()
+	p.must(`,"queued":`)
+	t.Queued = p.int()
+	p.must(`,"dropped":`)
+	t.Dropped = p.int()
+	if p.has(`,"lastSuccessAt":`) {
+		t.LastSuccess = p.time()
+	}
+	if p.has(`,"lastError":`) {
+		t.LastError = p.string()
+	}
+	p.must(`}`)
+	return t
+}
 
 // statuses are those of the schema.
-var statuses = map[instrumentation.Status]bool{
-	instrumentation.StatusPending: true, instrumentation.StatusRunning: true, instrumentation.StatusFailed: true,
-	instrumentation.StatusUnsupported: true, instrumentation.StatusDenied: true, instrumentation.StatusOverBudget: true,
-	instrumentation.StatusOffline: true,
-}
+var statuses = func() map[string]instrumentation.Status {
+	all := make(map[string]instrumentation.Status)
+	for _, s := range []instrumentation.Status{
+		instrumentation.StatusPending, instrumentation.StatusRunning, instrumentation.StatusFailed, instrumentation.StatusUnsupported,
+		instrumentation.StatusDenied, instrumentation.StatusOverBudget, instrumentation.StatusOffline,
+	} {
+		all[string(s)] = s
+	}
+	return all
+}()
 
 // report stores an agent's report and answers byte for byte what the executor would.
 func (c *conn) report(ctx context.Context, op *operation, r delivery.Report) {
@@ -153,6 +141,8 @@ func (c *conn) report(ctx context.Context, op *operation, r delivery.Report) {
 			c.finishWith(op, c.errorFrame(op.id, gqlerror.List{present(ctx, fmt.Errorf("an operation panicked: %v", p))}))
 		}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, c.server.opts.Timeout)
+	defer cancel()
 	result, next, err := c.server.opts.Report(ctx, r)
 	if err != nil {
 		problem := present(ctx, err)

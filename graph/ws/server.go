@@ -60,6 +60,7 @@ type Options struct {
 	CloseTimeout   time.Duration    // for a peer to answer a close frame; 1 s. It is cut within a second more
 	Farewell       time.Duration    // for what an agent subscribes to, to tell it that its credential was revoked; 500 ms
 	MaxMessage     int              // bytes; 1 MiB
+	Timeout        time.Duration    // of a query or mutation; 30 s
 	MaxOperations  int              // on one connection at the same time; 64
 	MaxConnections int              // 50,000
 	RestartWindow  time.Duration    // over which a shutdown spreads the return of the peers; 10 s
@@ -99,7 +100,7 @@ func New(o Options) *Server {
 	}{
 		{&o.InitTimeout, 10 * time.Second}, {&o.PingEvery, 30 * time.Second},
 		{&o.WriteTimeout, 5 * time.Second}, {&o.CloseTimeout, time.Second}, {&o.Farewell, 500 * time.Millisecond},
-		{&o.RestartWindow, 10 * time.Second},
+		{&o.RestartWindow, 10 * time.Second}, {&o.Timeout, 30 * time.Second},
 	} {
 		if *d.v <= 0 {
 			*d.v = d.def
@@ -327,8 +328,11 @@ func (s *Server) remove(c *conn) {
 }
 
 // Shutdown refuses new connections, tells each peer when to come back, spread over the restart window, and waits until all
-// have gone. When ctx ends first, it cuts the rest. Nothing of the server runs afterwards.
+// have gone, for no longer than the window itself or what a close takes. Then, or when ctx ends, it cuts the rest. Nothing of the
+// server runs afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
+	window, cancel := context.WithTimeout(ctx, max(s.opts.RestartWindow, 2*s.opts.CloseTimeout))
+	defer cancel()
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
@@ -344,9 +348,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for s.Connections() > 0 && ctx.Err() == nil {
+	for s.Connections() > 0 && window.Err() == nil {
 		select {
-		case <-ctx.Done():
+		case <-window.Done():
 		case <-ticker.C:
 		}
 	}

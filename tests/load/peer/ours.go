@@ -125,7 +125,9 @@ func (m *memory) WatchDocuments(ctx context.Context, fn func([]delivery.Change, 
 	}
 }
 
-func (m *memory) BeginSession(_ context.Context, host, session uuid.UUID) error {
+func (*memory) Part(uuid.UUID) (part, of int) { return 0, 1 }
+
+func (m *memory) BeginSession(_ context.Context, host, session uuid.UUID, _ int64) (int64, error) {
 	m.mu.Lock()
 	m.changes = append(m.changes, delivery.Change{Host: host, Kind: delivery.Superseded, Session: session})
 	m.mu.Unlock()
@@ -133,11 +135,11 @@ func (m *memory) BeginSession(_ context.Context, host, session uuid.UUID) error 
 	case m.wake <- struct{}{}:
 	default:
 	}
-	return nil
+	return 0, nil // it counts none, so that none can be lost
 }
 
-func (m *memory) Sessions(_ context.Context, hosts ...uuid.UUID) ([]uuid.UUID, error) {
-	return make([]uuid.UUID, len(hosts)), nil // none is remembered
+func (m *memory) Sessions(_ context.Context, hosts ...uuid.UUID) ([]delivery.Session, error) {
+	return make([]delivery.Session, len(hosts)), nil // none is remembered
 }
 
 func (m *memory) Knows(_ context.Context, host uuid.UUID) (bool, error) {
@@ -147,7 +149,7 @@ func (m *memory) Knows(_ context.Context, host uuid.UUID) (bool, error) {
 	return known, nil
 }
 
-func (m *memory) Touch(context.Context, ...uuid.UUID) error { return nil }
+func (m *memory) Touch(context.Context, ...uuid.UUID) ([]uuid.UUID, error) { return nil, nil }
 
 func (m *memory) ReportBatch(_ context.Context, reports []delivery.Report) ([]delivery.ReportResult, error) {
 	out := make([]delivery.ReportResult, len(reports))
