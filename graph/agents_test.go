@@ -3,6 +3,7 @@ package graph_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -43,13 +44,24 @@ func TestAnAgentJoinsWithoutCredentials(t *testing.T) {
 	other := a.must(t, "", agentdoc.ExchangeJoinToken, vars)
 	require.Nil(t, at(t, other, "exchangeJoinToken", "token"), "a token of another host")
 	require.False(t, j.used, "which that does not use up")
-	log := a.must(t, "operator", `{ auditLog(first: 3) { nodes { caller action result } } }`, nil)
+	j.err = fmt.Errorf("redis-7: %w", instrumentation.ErrNotReady)
+	require.Equal(t, "NOT_READY", a.ask(t, "", agentdoc.ExchangeJoinToken, vars).code())
+	j.err = errors.New("redis-7: broken")
+	require.Equal(t, "INTERNAL", a.ask(t, "", agentdoc.ExchangeJoinToken, vars).code())
+	malformed := map[string]any{"input": map[string]any{"token": token, "host": host.String(), "credential": "iapia_x"}}
+	require.Equal(t, "TYPE_MISMATCH", at(t, a.must(t, "", agentdoc.ExchangeJoinToken, malformed), "exchangeJoinToken", "userErrors", 0, "code"))
+	log := a.must(t, "operator", `{ auditLog(first: 6) { nodes { caller action result } } }`, nil)
 	require.Equal(t, []any{
+		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "TYPE_MISMATCH"},
+		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "FAILED"},
+		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "NOT_READY"},
 		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "NOT_FOUND"},
 		map[string]any{"caller": "nobody", "action": "exchangeJoinToken", "result": "NOT_FOUND"},
 		map[string]any{"caller": "agent:" + host.String(), "action": "exchangeJoinToken", "result": "ok"},
 	}, at(t, log, "auditLog", "nodes"))
-	require.Equal(t, "FORBIDDEN", newAPI(t).ask(t, "", agentdoc.ExchangeJoinToken, vars).code())
+	closed := newAPI(t)
+	require.Equal(t, "FORBIDDEN", closed.ask(t, "", agentdoc.ExchangeJoinToken, vars).code())
+	require.Equal(t, "exchangeJoinToken FORBIDDEN", closed.Store.Entries()[0].Action+" "+closed.Store.Entries()[0].Result)
 }
 
 func TestAgentsAskForTheirOwnHostOnly(t *testing.T) {

@@ -56,7 +56,8 @@ func eachLink(t *testing.T, test func(t *testing.T, newAPI newDoor)) {
 	t.Run("TLS", func(t *testing.T) {
 		test(t, func(t testing.TB, change ...func(*graph.Options)) *door {
 			a := newAPI(t, change...)
-			front := httptest.NewTLSServer(a.server)
+			front := narrow(httptest.NewUnstartedServer(a.server))
+			front.StartTLS()
 			t.Cleanup(front.Close)
 			roots := x509.NewCertPool()
 			roots.AddCert(front.Certificate())

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -53,8 +55,9 @@ type api struct {
 // counts is a Store that counts what is read from it.
 type counts struct {
 	instrumentation.Store
-	mu sync.Mutex
-	of map[string]int
+	mu    sync.Mutex
+	of    map[string]int
+	holds bool // whoever counts records waits until his time is over
 }
 
 func (a *api) count(s instrumentation.Store) instrumentation.Store {
@@ -74,6 +77,12 @@ func (c *counts) add(name string) {
 	c.of[name]++
 }
 
+func (c *counts) hold(holds bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds = holds
+}
+
 func (c *counts) Get(ctx context.Context, ids ...instrumentation.ID) ([]*instrumentation.Instrumentation, error) {
 	c.add("Get")
 	return c.Store.Get(ctx, ids...)
@@ -86,6 +95,13 @@ func (c *counts) Search(ctx context.Context, f instrumentation.Filter, p instrum
 
 func (c *counts) Count(ctx context.Context, f instrumentation.Filter) (int, error) {
 	c.add("Count")
+	c.mu.Lock()
+	holds := c.holds
+	c.mu.Unlock()
+	if holds {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	return c.Store.Count(ctx, f)
 }
 
@@ -187,6 +203,23 @@ func newAPI(t testing.TB, change ...func(*graph.Options)) *api {
 	return newAPIWith(t, instrumentation.Policy{}, change...)
 }
 
+// narrowed is a listener whose connections have small buffers of a fixed size, so that how much the system keeps for them does not
+// depend on the system.
+type narrowed struct{ net.Listener }
+
+func (l narrowed) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+		err = errors.Join(tcp.SetReadBuffer(128<<10), tcp.SetWriteBuffer(128<<10))
+	}
+	return c, err
+}
+
+func narrow(s *httptest.Server) *httptest.Server {
+	s.Listener = narrowed{s.Listener}
+	return s
+}
+
 // newAPIWith is newAPI with a policy. No default target of it is used.
 func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*graph.Options)) *api {
 	t.Helper()
@@ -201,7 +234,7 @@ func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*gra
 		policy.DefaultTargets = o.Policy.DefaultTargets
 		o.Policy = policy
 	})
-	a.hub = delivery.New(a.source, delivery.Options{RetryFirst: time.Millisecond, RetryMost: 5 * time.Millisecond})
+	a.hub = delivery.New(a.source, delivery.Options{RetryFirst: time.Millisecond, RetryMost: 5 * time.Millisecond, TouchEvery: 20 * time.Millisecond})
 	o := graph.Options{
 		Service: a.Service, Delivery: a.hub, Authenticator: a.tokens, Records: a.record,
 		Logger: slog.New(slog.NewTextHandler(a.log, nil)),
@@ -214,7 +247,8 @@ func newAPIWith(t testing.TB, policy instrumentation.Policy, change ...func(*gra
 	var err error
 	a.server, err = graph.New(o)
 	require.NoError(t, err)
-	a.http = httptest.NewServer(a.server)
+	a.http = narrow(httptest.NewUnstartedServer(a.server))
+	a.http.Start()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.hub.Run(ctx) })

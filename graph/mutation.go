@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,7 +56,11 @@ func (m *mutationResolver) DeleteInstrumentations(ctx context.Context, input mod
 	if err != nil {
 		return nil, err
 	}
-	return &model.DeleteInstrumentationsPayload{DeletedCount: deleted, UserErrors: mistakes}, nil
+	ids := make([]string, len(deleted))
+	for i, id := range deleted {
+		ids[i] = string(id)
+	}
+	return &model.DeleteInstrumentationsPayload{DeletedCount: len(ids), DeletedIds: ids, UserErrors: mistakes}, nil
 }
 
 func (m *mutationResolver) NotifyVMChanged(ctx context.Context, input model.NotifyVMChangedInput) (*model.AcceptedPayload, error) {
@@ -96,22 +101,36 @@ func (m *mutationResolver) CreateJoinToken(ctx context.Context, input model.Crea
 
 // ExchangeJoinToken is for agents that have nothing but the join token, so it asks no rules: the token is the permission.
 func (m *mutationResolver) ExchangeJoinToken(ctx context.Context, input model.ExchangeJoinTokenInput) (*model.ExchangeJoinTokenPayload, error) {
-	if m.join == nil {
-		return nil, &refusal{code: codeForbidden, message: "Agents do not join here by tokens."}
-	}
-	token, err := identity.Join(ctx, m.join, input.Host, input.Token)
-	switch {
-	case errors.Is(err, identity.ErrBadCredentials):
-		m.rules.Joined(ctx, input.Host, false)
-		return &model.ExchangeJoinTokenPayload{UserErrors: []model.UserError{{
-			Message: "The join token does not hold for this host: it is unknown, used, of another host or has lapsed.",
-			Path:    []string{"input", "token"}, Code: model.UserErrorCodeNotFound,
-		}}}, nil
-	case err != nil:
+	token, err := m.exchange(ctx, input)
+	mistakes, err := split(m.rules.Joined(ctx, input.Host, err), "input")
+	if err != nil {
 		return nil, err
 	}
-	m.rules.Joined(ctx, input.Host, true)
-	return &model.ExchangeJoinTokenPayload{Token: &token, Host: &input.Host, UserErrors: []model.UserError{}}, nil
+	out := &model.ExchangeJoinTokenPayload{UserErrors: mistakes}
+	if len(mistakes) == 0 {
+		out.Token, out.Host = &token, &input.Host
+	}
+	return out, nil
+}
+
+func (m *mutationResolver) exchange(ctx context.Context, input model.ExchangeJoinTokenInput) (string, error) {
+	if m.join == nil {
+		return "", fmt.Errorf("%w: %w", &refusal{code: codeForbidden, message: "Agents do not join here by tokens."}, instrumentation.ErrForbidden)
+	}
+	credential := given(input.Credential)
+	if credential != "" && !identity.IsAgentToken(credential) {
+		return "", instrumentation.UserErrors{{
+			Code: instrumentation.CodeTypeMismatch, Path: []string{"credential"}, Message: "It is not of the form of an agent's credential.",
+		}}
+	}
+	token, err := identity.Join(ctx, m.join, input.Host, input.Token, credential)
+	if errors.Is(err, identity.ErrBadCredentials) {
+		return "", instrumentation.UserErrors{{
+			Code: instrumentation.CodeNotFound, Path: []string{"token"},
+			Message: "The join token does not hold for this host: it is unknown, used, of another host or has lapsed.",
+		}}
+	}
+	return token, err
 }
 
 func (m *mutationResolver) ReportAgentStatus(ctx context.Context, input model.ReportAgentStatusInput) (*model.ReportAgentStatusPayload, error) {

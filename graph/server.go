@@ -112,6 +112,7 @@ func New(o Options) (*Server, error) {
 	sockets := o.Websocket
 	sockets.Executor, sockets.Authenticator, sockets.Feed, sockets.Present = s.exec, o.Authenticator, s.feed, s.present.present
 	sockets.Report, sockets.Origins, sockets.Logger, sockets.Clock = s.feed.report, o.Origins, o.Logger, o.Clock
+	sockets.Timeout = o.Limits.Timeout
 	s.sockets = ws.New(sockets)
 	o.Delivery.OnRevoke(s.sockets.Revoke)
 

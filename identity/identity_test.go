@@ -177,16 +177,26 @@ func TestAnAgentJoinsOnceAndIsBoundToItsHost(t *testing.T) {
 	require.Equal(t, hash, identity.HashToken(join))
 	known := &tokens{joins: map[string]uuid.UUID{hash: host}, agents: map[string]uuid.UUID{}}
 	for _, of := range []uuid.UUID{uuid.New(), uuid.Nil} {
-		_, err := identity.Join(t.Context(), known, of, join)
+		_, err := identity.Join(t.Context(), known, of, join, "")
 		require.ErrorIs(t, err, identity.ErrBadCredentials, "a token of another host, which is not used up by that")
 	}
-	token, err := identity.Join(t.Context(), known, host, join)
+	token, err := identity.Join(t.Context(), known, host, join, "")
 	require.NoError(t, err)
 	require.Regexp(t, `^iapia_[a-z2-7]{52}$`, token)
 	for _, again := range []string{join, token, "", "iapij_x"} {
-		_, err := identity.Join(t.Context(), known, host, again)
+		_, err := identity.Join(t.Context(), known, host, again, "")
 		require.ErrorIs(t, err, identity.ErrBadCredentials)
 	}
+
+	known.joins[hash] = host
+	made, _ := identity.NewAgentToken()
+	for _, malformed := range []string{made[1:], made + "a", "iapia_1", join} {
+		_, err := identity.Join(t.Context(), known, host, join, malformed)
+		require.ErrorIs(t, err, identity.ErrBadCredentials)
+	}
+	own, err := identity.Join(t.Context(), known, host, join, made)
+	require.NoError(t, err)
+	require.Equal(t, made, own, "the agent may have made it")
 
 	auth := identity.AgentToken{Tokens: known}
 	c, err := auth.Authenticate(bearer(token))

@@ -29,6 +29,9 @@ const (
 
 var tokenEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
+// IsAgentToken reports whether a text has the form of an agent's token.
+func IsAgentToken(token string) bool { return isToken(token, agentPrefix) }
+
 func newToken(prefix string) string {
 	var b [tokenBytes]byte
 	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
@@ -96,18 +99,22 @@ func agentCaller(host uuid.UUID) Caller {
 // JoinTokens exchanges tokens by their hashes.
 type JoinTokens interface {
 	// Redeem voids the join token of a host and makes the agent token the one of that host, in one step. ok is false, and
-	// nothing has changed, for a hash that is unknown, used, has lapsed or is of another host.
+	// nothing has changed, for a hash that is unknown, used, has lapsed or is of another host. Where the agent token is the one of
+	// that host already, ok is true, and nothing has changed.
 	Redeem(ctx context.Context, host uuid.UUID, joinHash, agentHash string) (ok bool, err error)
 }
 
-// Join exchanges a host's join token for the token of its agent. The error wraps ErrBadCredentials where the join token
-// does not hold; one of another host is not used up by that.
-func Join(ctx context.Context, tokens JoinTokens, host uuid.UUID, joinToken string) (agentToken string, err error) {
-	if host == uuid.Nil || !isToken(joinToken, joinPrefix) {
-		return "", bad("a malformed join token")
+// Join exchanges a host's join token for the token of its agent: for the one that the agent has made, or for a new one where that
+// is "". The error wraps ErrBadCredentials where the join token does not hold; one of another host is not used up by that. An
+// exchange for a token that the agent has made can be repeated, for nobody else knows it; whoever has the join token alone cannot.
+func Join(ctx context.Context, tokens JoinTokens, host uuid.UUID, joinToken, agentToken string) (string, error) {
+	if agentToken == "" {
+		agentToken, _ = NewAgentToken()
 	}
-	agentToken, agentHash := NewAgentToken()
-	ok, err := tokens.Redeem(ctx, host, HashToken(joinToken), agentHash)
+	if host == uuid.Nil || !isToken(joinToken, joinPrefix) || !IsAgentToken(agentToken) {
+		return "", bad("a malformed join token or agent token")
+	}
+	ok, err := tokens.Redeem(ctx, host, HashToken(joinToken), HashToken(agentToken))
 	if err != nil {
 		return "", fmt.Errorf("redeem a join token: %w", err)
 	}

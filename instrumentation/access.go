@@ -3,6 +3,7 @@ package instrumentation
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -131,6 +132,11 @@ func (s *Service) readOne(ctx context.Context, c identity.Caller, id ID) (Instru
 // show prepares a record for the caller: without the values of secret headers, in the state that the time makes it, and
 // for all but operators without the hosts that an operator's scope may name.
 func (s *Service) show(c identity.Caller, rec Instrumentation) Instrumentation {
+	return s.showAt(c, rec, s.now())
+}
+
+// showAt is show at a time.
+func (s *Service) showAt(c identity.Caller, rec Instrumentation, now time.Time) Instrumentation {
 	if rec.Targets != nil {
 		targets := append(rec.Targets[:0:0], rec.Targets...)
 		for i := range targets {
@@ -138,9 +144,7 @@ func (s *Service) show(c identity.Caller, rec Instrumentation) Instrumentation {
 		}
 		rec.Targets = targets
 	}
-	if rec.DeletedAt.IsZero() && rec.expired(s.now()) {
-		rec.State = Expired
-	}
+	rec.State = rec.StateAt(now)
 	if !isOperator(c) {
 		rec.Scope = rec.Scope.WithoutHosts()
 		rec.CreatedBy = ""

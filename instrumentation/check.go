@@ -2,7 +2,6 @@ package instrumentation
 
 import (
 	"context"
-	"fmt"
 
 	"iapi/identity"
 )
@@ -18,18 +17,11 @@ func (s *Service) CheckCreate(ctx context.Context, c identity.Caller, in CreateI
 	if err != nil {
 		return err
 	}
-	if in.PreviewToken != nil {
-		if err := s.checkPreview(ctx, c, rec, *in.PreviewToken); err != nil {
-			return err
-		}
+	if err := s.room(ctx, rec); err != nil {
+		return err
 	}
-	all, tracing := s.policy.quota(owner)
-	has, err := s.store.Usage(ctx, owner)
-	switch {
-	case err != nil:
-		return fmt.Errorf("check a create: %w", err)
-	case all > 0 && has.Live >= all, rec.Tracing && tracing > 0 && has.Tracing >= tracing:
-		return quotaMistake(rec, has, all, tracing)
+	if in.PreviewToken != nil {
+		return s.checkPreview(ctx, c, rec, *in.PreviewToken)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ const (
 	CodePreviewStale        Code = "PREVIEW_STALE"
 	CodeCountMismatch       Code = "COUNT_MISMATCH"
 	CodeNotFound            Code = "NOT_FOUND"
+	CodeUnavailable         Code = "UNAVAILABLE" // no mistake of the caller's: asking again may do it
 )
 
 // UserError is a mistake that the caller can mend. Message is fit to be shown to the caller.

@@ -45,9 +45,10 @@ type Instrumentation struct {
 	Decompositions []string          `json:"decompositions,omitempty"`
 	Scope          Scope             `json:"scope"`
 	Targets        []measure.Target  `json:"targets,omitempty"`
-	Tags           []Tag             `json:"tags,omitempty"` // sorted by key
-	Granularity    int               `json:"granularity"`    // seconds
-	TTL            int               `json:"ttl,omitempty"`  // seconds that it was given to live; 0: no end
+	DefaultTargets bool              `json:"defaultTargets,omitempty"` // none was named, so Targets are what was configured then
+	Tags           []Tag             `json:"tags,omitempty"`           // sorted by key
+	Granularity    int               `json:"granularity"`              // seconds
+	TTL            int               `json:"ttl,omitempty"`            // seconds that it was given to live; 0: no end
 	Tracing        bool              `json:"tracing,omitempty"`
 	CreatedBy      string            `json:"createdBy"`
 	CreatedAt      time.Time         `json:"createdAt"`

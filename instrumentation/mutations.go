@@ -14,7 +14,10 @@ import (
 )
 
 // attempts bounds how often a change that names no revision is tried again on a record that moves.
-const attempts = 5
+const attempts = 64
+
+// maxNamed is how many of those that a delete of many did not delete are named.
+const maxNamed = 100
 
 // recordWait bounds how long an audit entry may hold up an answer.
 const recordWait = 2 * time.Second
@@ -47,8 +50,12 @@ func (s *Service) create(ctx context.Context, c identity.Caller, action, origin 
 	change.Audit.Subject = string(rec.ID) // what is refused never has it
 	made, err := s.first(ctx, change, in)
 	if errors.Is(err, ErrNotFound) {
-		if in.PreviewToken != nil {
-			if err := s.checkPreview(ctx, c, rec, *in.PreviewToken); err != nil {
+		if in.PreviewToken != nil { // who has no room is told so before the inventory is asked
+			err := s.room(ctx, rec)
+			if err == nil {
+				err = s.checkPreview(ctx, c, rec, *in.PreviewToken)
+			}
+			if err != nil {
 				return nil, s.refused(ctx, audit, err)
 			}
 		}
@@ -113,6 +120,19 @@ func inputDigest(origin string, owner uuid.UUID, in CreateInput) string {
 	})
 }
 
+// room refuses a record that the owner has no room for now. What decides is the commit.
+func (s *Service) room(ctx context.Context, rec Instrumentation) error {
+	all, tracing := s.policy.quota(rec.Owner)
+	has, err := s.store.Usage(ctx, rec.Owner)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read usage: %w", err)
+	case has.Live >= all, rec.Tracing && has.Tracing >= tracing:
+		return quotaMistake(rec, has, all, tracing)
+	}
+	return nil
+}
+
 // quotaMistake says which quota a record would exceed.
 func quotaMistake(rec Instrumentation, has Usage, all, tracing int) error {
 	if rec.Tracing && has.Live < all {
@@ -131,6 +151,9 @@ func (s *Service) Clone(ctx context.Context, c identity.Caller, in CloneInput) (
 		IdempotencyKey: in.IdempotencyKey, Owner: &rec.Owner, Name: rec.Name, Metric: rec.Metric,
 		Predicate: rec.Predicate, Decompositions: rec.Decompositions, Scope: rec.Scope, Targets: rec.Targets,
 		Tags: rec.Tags, Granularity: &rec.Granularity, Mistakes: in.Mistakes,
+	}
+	if rec.DefaultTargets {
+		wish.Targets = nil // nobody has named them, so they need not be fit for the caller
 	}
 	if rec.TTL > 0 {
 		wish.TTL = &rec.TTL
@@ -277,6 +300,8 @@ func (s *Service) Delete(ctx context.Context, c identity.Caller, id ID) error {
 			return nil
 		case errors.Is(err, ErrRevision) && try < attempts:
 			continue
+		case errors.Is(err, ErrRevision):
+			return s.refused(ctx, audit, mistake(CodeRevisionConflict, "id", "others change it all the time; ask again"))
 		case errors.Is(err, ErrNotFound):
 			return s.refused(ctx, audit, missing(err))
 		}
@@ -285,13 +310,14 @@ func (s *Service) Delete(ctx context.Context, c identity.Caller, id ID) error {
 }
 
 // DeleteMany deletes all that match, unless their number is not the expected one. Those that are being deleted already
-// are not counted. On an error some may be deleted; deleted says how many.
-func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, expected int) (deleted int, err error) {
+// are not counted. When some are deleted and others are not, deleted has the former, and the error is a mistake for each of
+// the latter.
+func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, expected int) (deleted []ID, err error) {
 	audit := s.audit(c, "deleteInstrumentations", "")
 	audit.Detail = fmt.Sprintf("expected %d", expected)
 	f, empty, err := s.restrict(ctx, c, f)
 	if err != nil {
-		return 0, s.refused(ctx, audit, err)
+		return nil, s.refused(ctx, audit, err)
 	}
 	if f.Owner != nil {
 		audit.Owner = *f.Owner
@@ -304,7 +330,7 @@ func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, e
 	for p := (Page{First: MaxPage}); !empty && len(f.States) > 0; {
 		found, next, _, err := s.store.Search(ctx, f, p)
 		if err != nil {
-			return 0, s.refused(ctx, audit, fmt.Errorf("find what to delete: %w", err))
+			return nil, s.refused(ctx, audit, fmt.Errorf("find what to delete: %w", err))
 		}
 		for _, rec := range found {
 			if sees(c, rec.Owner) {
@@ -321,22 +347,59 @@ func (s *Service) DeleteMany(ctx context.Context, c identity.Caller, f Filter, e
 		p.After = string(found[len(found)-1].ID)
 	}
 	if len(ids) > expected {
-		return 0, s.refused(ctx, audit, mistake(CodeCountMismatch, "expectedCount", "more than %d match", expected))
+		return nil, s.refused(ctx, audit, mistake(CodeCountMismatch, "expectedCount", "more than %d match", expected))
 	}
 	if len(ids) < expected {
-		return 0, s.refused(ctx, audit, mistake(CodeCountMismatch, "expectedCount", "%d match, not %d", len(ids), expected))
+		return nil, s.refused(ctx, audit, mistake(CodeCountMismatch, "expectedCount", "%d match, not %d", len(ids), expected))
 	}
-	for _, id := range ids {
-		// What somebody else has deleted meanwhile is deleted.
-		if err := s.Delete(ctx, c, id); err != nil && !errors.Is(err, ErrNotFound) {
-			audit.Detail = fmt.Sprintf("deleted %d of %d", deleted, expected)
-			return deleted, s.refused(ctx, audit, err)
-		}
-		deleted++
+	deleted, err = s.deleteEach(ctx, c, ids)
+	audit.Detail = fmt.Sprintf("deleted %d of %d", len(deleted), expected)
+	if err != nil {
+		return deleted, s.refused(ctx, audit, err)
 	}
-	audit.Detail = fmt.Sprintf("deleted %d", deleted)
 	s.record(ctx, audit)
 	return deleted, nil
+}
+
+// deleteEach deletes one after the other. The error is a fault only where none is deleted; else it is as of DeleteMany.
+func (s *Service) deleteEach(ctx context.Context, c identity.Caller, ids []ID) (deleted []ID, err error) {
+	var wrong collector
+	var fault error // the first
+	name := func(id ID, code Code, why string) {
+		if len(wrong.found) < maxNamed {
+			wrong.add(code, []string{"filter", string(id)}, "%s: %s", id, why)
+		}
+	}
+	for i, id := range ids {
+		err := s.Delete(ctx, c, id)
+		var mistakes UserErrors
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound): // what somebody else has deleted meanwhile is deleted
+			deleted = append(deleted, id)
+			continue
+		case errors.As(err, &mistakes):
+			name(id, mistakes[0].Code, mistakes[0].Message)
+			continue
+		case errors.Is(err, ErrNotDurable):
+			name(id, CodeUnavailable, "it is deleted, but that is not confirmed; ask again")
+		default:
+			name(id, CodeUnavailable, "it could not be deleted now; ask again")
+		}
+		s.log.ErrorContext(ctx, "one of many is not deleted, or that is not confirmed", "instrumentation", id, "caller", c.ID, "correlationId", identity.CorrelationID(ctx), "error", err)
+		if fault == nil {
+			fault = err
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrNotReady) { // nor can the others be
+			for _, id := range ids[i+1:] {
+				name(id, CodeUnavailable, "it was not tried; ask again")
+			}
+			break
+		}
+	}
+	if len(deleted) == 0 && fault != nil {
+		return nil, fault
+	}
+	return deleted, wrong.found.orNil()
 }
 
 // audit begins an entry for a call.

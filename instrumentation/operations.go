@@ -146,14 +146,16 @@ func (s *Service) CreateJoinToken(ctx context.Context, c identity.Caller, host u
 	return token, nil
 }
 
-// Joined records that a host's agent has exchanged a join token, or has tried to with one that does not hold. Who calls is
-// nobody yet: the token is the permission.
-func (s *Service) Joined(ctx context.Context, host uuid.UUID, ok bool) {
+// Joined records that a host's agent has exchanged a join token, or why not, which it returns. Until then who calls is nobody: the
+// token is the permission.
+func (s *Service) Joined(ctx context.Context, host uuid.UUID, why error) error {
 	audit := s.audit(identity.Caller{ID: "agent:" + host.String(), Kind: identity.Agent}, "exchangeJoinToken", host.String())
-	if !ok {
-		audit.Caller, audit.Result = "nobody", string(CodeNotFound)
+	if why != nil {
+		audit.Caller = "nobody"
+		return s.refused(ctx, audit, why)
 	}
 	s.record(ctx, audit)
+	return nil
 }
 
 // RevokeAgent makes the credentials of a host's agent void and ends its session. Those of a host that has left the

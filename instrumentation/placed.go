@@ -164,10 +164,12 @@ func (s *Service) VMsOf(ctx context.Context, c identity.Caller, of []Instrumenta
 	}
 	out := make([]Found[VMPlacement], len(of))
 	for i, places := range found {
-		items := places.Items
 		if !isOperator(c) {
-			items = slices.DeleteFunc(items, func(v VMPlacement) bool { return v.VM.Owner != of[i].Owner })
+			if places, err = s.ownVMs(ctx, of[i], p, places); err != nil {
+				return nil, err
+			}
 		}
+		items := places.Items
 		for n, v := range items {
 			items[n].VM = showVM(c, v.VM)
 			items[n].Message = showMessage(c, v.Status, v.Message)
@@ -178,6 +180,33 @@ func (s *Service) VMsOf(ctx context.Context, c identity.Caller, of []Instrumenta
 		}
 	}
 	return out, nil
+}
+
+// ownVMs takes the machines out of a page that belong to others, and fills it with those that follow. A machine that was sold
+// leaves the placements within seconds, so there is hardly ever anything to fill.
+func (s *Service) ownVMs(ctx context.Context, of Instrumentation, p Page, places Places[VMPlacement]) (Places[VMPlacement], error) {
+	var own []VMPlacement
+	for {
+		for _, v := range places.Items {
+			if v.VM.Owner == of.Owner {
+				own = append(own, v)
+			}
+		}
+		if len(own) >= p.First || !places.Next || len(places.Items) == 0 {
+			break
+		}
+		last := places.Items[len(places.Items)-1].VM.UUID.String()
+		more, err := s.store.VMs(ctx, Page{First: MaxPage, After: last}, of.ID)
+		if err != nil {
+			return places, fmt.Errorf("read the machines of an instrumentation: %w", err)
+		}
+		places = more[0]
+	}
+	if len(own) > p.First {
+		own, places.Next = own[:p.First], true
+	}
+	places.Items = own
+	return places, nil
 }
 
 // HostsOf returns the same page of the hosts of each, by uuid; nil to all but operators.

@@ -69,6 +69,17 @@ type Filter struct {
 	VM     uuid.UUID
 	Host   uuid.UUID
 	Text   string // in the name, without regard to case
+	// Now is the time for States: what has expired by then is EXPIRED, also where no worker has noted it yet. Zero: the states
+	// are those that workers have noted.
+	Now time.Time
+}
+
+// StateAt returns the state of a record that workers have noted, or EXPIRED where it has expired by now, at a time.
+func (i Instrumentation) StateAt(now time.Time) State {
+	if i.DeletedAt.IsZero() && i.expired(now) {
+		return Expired
+	}
+	return i.State
 }
 
 // Page is a keyset page. Items are newest first. Before and After are exclusive; Last counts from the end.

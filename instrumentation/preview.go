@@ -22,7 +22,7 @@ const previewValid = 10 * time.Minute
 // PreviewInput is what to preview.
 type PreviewInput struct {
 	Scope    Scope
-	Metric   string     // "": whatever is measured
+	Metric   string     // "": whatever is measured; the token then binds no create
 	Owner    *uuid.UUID // nil: a tenant's own, else the operators' own
 	Mistakes UserErrors // as in CreateInput
 }
@@ -31,7 +31,7 @@ type PreviewInput struct {
 type Previewed struct {
 	Preview
 	Zones bool   // the places are zones; else whole hosts
-	Token string // binds a create to what was shown
+	Token string // binds a create of the metric to what was shown
 }
 
 // Preview evaluates a scope now, by the same code as a create. Tenants get no hosts.
@@ -172,7 +172,10 @@ func (s *Service) checkPreview(ctx context.Context, c identity.Caller, rec Instr
 		return stale("it is older than %v", previewValid)
 	}
 	asked := b[9 : 9+sha256.Size]
-	if !hmac.Equal(asked, s.asked(c, rec.Owner, rec.Scope, rec.Metric)) && !hmac.Equal(asked, s.asked(c, rec.Owner, rec.Scope, "")) {
+	if !hmac.Equal(asked, s.asked(c, rec.Owner, rec.Scope, rec.Metric)) {
+		if hmac.Equal(asked, s.asked(c, rec.Owner, rec.Scope, "")) {
+			return stale("the preview was of no metric; preview the scope with %s", rec.Metric)
+		}
 		return stale("the preview was of something else")
 	}
 	p, err := s.preview(ctx, rec.Owner, rec.Scope, rec.Metric)

@@ -73,7 +73,7 @@ func TestPreviewTokenBindsACreateToWhatWasShown(t *testing.T) {
 	require.Equal(t, stale, try(it.Cloudapi(), token, func(wish *in.CreateInput) { wish.Owner = &alice }), "another caller")
 	require.Equal(t, stale, try(it.Tenant(bob), token))
 	any := preview(t, w, c, in.PreviewInput{Scope: scope}).Token
-	require.Nil(t, try(c, any, func(wish *in.CreateInput) { wish.Metric = "test.ops" }), "a preview of no metric binds none")
+	require.Equal(t, stale, try(c, any), "a preview of no metric binds no create")
 
 	for _, forged := range []string{"", "x", "!", token[:len(token)-4], token + "AAAA", token[:40] + "A" + token[41:], base64.RawURLEncoding.EncodeToString(make([]byte, 100))} {
 		if forged != token {
@@ -124,7 +124,7 @@ func TestPreviewTokenOfWholeHosts(t *testing.T) {
 	w := it.NewWorld(t)
 	w.Fleet(2)
 	scope := in.Scope{EveryHost: true}
-	token := preview(t, w, it.Operator(), in.PreviewInput{Scope: scope}).Token
+	token := preview(t, w, it.Operator(), in.PreviewInput{Scope: scope, Metric: "cpu.usage"}).Token
 	wish := counter(func(in *in.CreateInput) { in.Scope, in.PreviewToken = scope, &token })
 	create(t, w, it.Operator(), wish)
 	w.Store.PutHosts(in.FleetHost{Host: inventory.Host{UUID: uuid.New(), Name: "new"}})
@@ -140,7 +140,7 @@ func TestPreviewTokenOfManyPlacesStaysSmall(t *testing.T) {
 		last = inventory.VM{UUID: uuid.New(), Owner: alice, State: "running", Host: hosts[0].UUID}
 		w.Store.PutVMs(last)
 	}
-	token := preview(t, w, it.Tenant(alice), in.PreviewInput{Scope: in.Scope{All: true}}).Token
+	token := preview(t, w, it.Tenant(alice), in.PreviewInput{Scope: in.Scope{All: true}, Metric: "cpu.usage"}).Token
 	require.Less(t, len(token), 200)
 	wish := counter(func(in *in.CreateInput) { in.PreviewToken = &token })
 	create(t, w, it.Tenant(alice), wish)
@@ -166,4 +166,35 @@ func TestPreviewNeverShowsAForeignMachine(t *testing.T) {
 		got := preview(t, w, c, in.PreviewInput{Scope: in.Scope{All: true}, Owner: &alice})
 		require.Equal(t, vms[:1], got.VMs)
 	}
+}
+
+// asked counts how often the inventory is asked.
+type asked struct {
+	in.Previewer
+	times int
+}
+
+func (a *asked) Preview(ctx context.Context, owner uuid.UUID, scope in.Scope, metric string) (in.Preview, error) {
+	a.times++
+	return a.Previewer.Preview(ctx, owner, scope, metric)
+}
+
+func TestWhoHasNoRoomIsToldSoBeforeTheInventoryIsAsked(t *testing.T) {
+	inventory := &asked{}
+	w := it.NewWorld(t, func(o *in.Options) {
+		inventory.Previewer, o.Previewer = o.Previewer, inventory
+		o.Policy.Instrumentations = 1
+	})
+	w.Fleet(1, alice)
+	c := it.Tenant(alice)
+	token := preview(t, w, c, in.PreviewInput{Scope: in.Scope{All: true}, Metric: "cpu.usage"}).Token
+	wish := counter(func(in *in.CreateInput) { in.PreviewToken, in.IdempotencyKey = &token, ptr("k") })
+	first := create(t, w, c, wish)
+	require.Equal(t, 2, inventory.times)
+	require.Equal(t, first.ID, create(t, w, c, wish).ID, "what is repeated needs no room")
+	wish.IdempotencyKey = nil
+	_, err := w.Create(t.Context(), c, wish)
+	require.Equal(t, []string{"LIMIT_EXCEEDED metric"}, mistakes(t, err))
+	require.Equal(t, []string{"LIMIT_EXCEEDED metric"}, mistakes(t, w.CheckCreate(t.Context(), c, wish)))
+	require.Equal(t, 2, inventory.times, "nothing that cannot be made is compared with the inventory")
 }

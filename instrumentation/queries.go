@@ -66,7 +66,7 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f Filter, p Page)
 	}
 	items = slices.DeleteFunc(items, func(rec Instrumentation) bool { return !sees(c, rec.Owner) })
 	for i := range items {
-		items[i] = s.show(c, items[i])
+		items[i] = s.showAt(c, items[i], f.Now) // as they were found
 	}
 	return Found[Instrumentation]{Items: items, Next: next, Previous: previous}, nil
 }
@@ -84,8 +84,9 @@ func (s *Service) Count(ctx context.Context, c identity.Caller, f Filter) (int, 
 	return n, nil
 }
 
-// restrict compiles the caller's account into a filter. empty: nothing that the caller may see can match.
+// restrict compiles the caller's account and the time into a filter. empty: nothing that the caller may see can match.
 func (s *Service) restrict(ctx context.Context, c identity.Caller, f Filter) (_ Filter, empty bool, err error) {
+	f.Now = s.now()
 	if f.Owner != nil || !isOperator(c) {
 		owner, err := actsFor(c, f.Owner)
 		if err != nil {

@@ -274,60 +274,51 @@ func TestWhatHasExpiredIsClonedAndNotRevived(t *testing.T) {
 	require.Equal(t, []string{"NOT_FOUND id"}, mistakes(t, err))
 }
 
-func TestDeleteIsSaidOnceAndMayBeRepeated(t *testing.T) {
-	w := it.NewWorld(t)
+func TestATenantClonesWhatTheConfiguredTargetGets(t *testing.T) {
+	private := measure.Target{Kind: measure.Statsd, Address: "127.0.0.1:8125"}
+	w := it.NewWorld(t, func(o *in.Options) { o.Policy.DefaultTargets = []measure.Target{private} })
 	c := it.Tenant(alice)
 	rec := create(t, w, c, counter())
-	require.NoError(t, w.Delete(t.Context(), c, rec.ID))
-	require.NoError(t, w.Delete(t.Context(), c, rec.ID))
-	shown, err := w.Get(t.Context(), c, rec.ID)
+	clone, err := w.Clone(t.Context(), c, in.CloneInput{ID: rec.ID})
+	require.NoError(t, err, "nobody has named the target, so it need not be one that tenants may name")
+	require.Equal(t, []measure.Target{private}, clone.Targets)
+	_, err = w.Create(t.Context(), c, counter(func(c *in.CreateInput) { c.Targets = []measure.Target{private} }))
+	require.Equal(t, []string{"INVALID_TARGET targets.0"}, mistakes(t, err))
+
+	named := create(t, w, it.Operator(), counter(func(c *in.CreateInput) { c.Owner, c.Targets = &alice, []measure.Target{private} }))
+	_, err = w.Clone(t.Context(), c, in.CloneInput{ID: named.ID})
+	require.Equal(t, []string{"INVALID_TARGET targets.0"}, mistakes(t, err), "what an operator has named is for operators to name")
+	updated, err := w.Update(t.Context(), c, in.UpdateInput{ID: named.ID, Targets: in.Some([]measure.Target(nil))})
 	require.NoError(t, err)
-	require.Equal(t, in.Deleting, shown[0].State)
-	require.Equal(t, 2, shown[0].Revision)
-	require.Equal(t, []it.Evaluation{{ID: rec.ID, Revision: 1}, {ID: rec.ID, Revision: 2}}, w.Queue.Evaluated)
-	_, err = w.Update(t.Context(), c, in.UpdateInput{ID: rec.ID, Name: in.Some("x")})
-	require.Equal(t, []string{"NOT_FOUND id"}, mistakes(t, err))
-	w.Store.Settle()
-	err = w.Delete(t.Context(), c, rec.ID)
-	require.Equal(t, []string{"NOT_FOUND id"}, mistakes(t, err))
-	require.ErrorIs(t, err, in.ErrNotFound)
+	_, err = w.Clone(t.Context(), c, in.CloneInput{ID: updated.ID})
+	require.NoError(t, err, "back to the configured one")
 }
 
-func TestDeleteManyDeletesWhatWasCountedOrNothing(t *testing.T) {
-	w := it.NewWorld(t, func(o *in.Options) { o.Policy.Instrumentations = 2000 })
-	close := func(c *in.CreateInput) { c.Tags = []in.Tag{{Key: "app", Value: "x"}} }
-	for range 3 {
-		create(t, w, it.Tenant(alice), counter(close))
-		create(t, w, it.Tenant(bob), counter(close))
+func TestStatesAreSearchedAsTheyAreShown(t *testing.T) {
+	w := it.NewWorld(t)
+	c := it.Tenant(alice)
+	ends := create(t, w, c, counter(func(c *in.CreateInput) { c.TTL = ptr(60) }))
+	w.Clock.Advance(time.Second)
+	stays := create(t, w, c, counter())
+	has := func(state in.State, want ...in.ID) {
+		t.Helper()
+		f := in.Filter{States: []in.State{state}}
+		found, err := w.List(t.Context(), c, f, in.Page{})
+		require.NoError(t, err)
+		var ids []in.ID
+		for _, rec := range found.Items {
+			require.Equal(t, state, rec.State)
+			ids = append(ids, rec.ID)
+		}
+		require.Equal(t, want, ids)
+		n, err := w.Count(t.Context(), c, f)
+		require.NoError(t, err)
+		require.Len(t, want, n)
 	}
-	create(t, w, it.Tenant(alice), counter())
-	gone := create(t, w, it.Tenant(alice), counter(close))
-	require.NoError(t, w.Delete(t.Context(), it.Tenant(alice), gone.ID))
-	filter := in.Filter{Tags: []in.Tag{{Key: "app", Value: "x"}}}
-	for _, expected := range []int{2, 4, 0, -1, 1 << 40} {
-		n, err := w.DeleteMany(t.Context(), it.Tenant(alice), filter, expected)
-		require.Equal(t, []string{"COUNT_MISMATCH expectedCount"}, mistakes(t, err))
-		require.Zero(t, n)
-	}
-	n, err := w.DeleteMany(t.Context(), it.Tenant(alice), filter, 3)
-	require.NoError(t, err)
-	require.Equal(t, 3, n)
-	n, err = w.DeleteMany(t.Context(), it.Tenant(alice), in.Filter{States: []in.State{in.Deleting}}, 0)
-	require.NoError(t, err)
-	require.Zero(t, n)
-	count, err := w.Count(t.Context(), it.Operator(), in.Filter{States: []in.State{in.Created}})
-	require.NoError(t, err)
-	require.Equal(t, 4, count, "bob's three and alice's other one")
-	_, err = w.DeleteMany(t.Context(), it.Tenant(alice), in.Filter{Owner: &bob}, 3)
-	require.ErrorIs(t, err, in.ErrForbidden)
-	require.Equal(t, "FORBIDDEN", last(w).Result)
-
-	for range 510 {
-		create(t, w, it.Tenant(alice), counter())
-	}
-	n, err = w.DeleteMany(t.Context(), it.Operator(), in.Filter{Owner: &alice}, 511)
-	require.NoError(t, err)
-	require.Equal(t, 511, n, "more than a page")
+	has(in.Created, stays.ID, ends.ID)
+	w.Clock.Advance(time.Minute)
+	has(in.Created, stays.ID)
+	has(in.Expired, ends.ID) // before any worker has noted it
 }
 
 func TestPages(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -316,4 +317,36 @@ func TestAMachineThatWasSoldIsNotSearchedBy(t *testing.T) {
 	require.Zero(t, search(it.Tenant(alice)))
 	require.Zero(t, search(it.Cloudapi()))
 	require.Equal(t, 1, search(it.Operator()), "until it is revoked, operators see it in place: "+string(rec.ID))
+}
+
+func TestPagesOfATenantAreFull(t *testing.T) {
+	w := it.NewWorld(t)
+	_, vms := w.Fleet(700, alice)
+	rec := create(t, w, it.Tenant(alice), counter())
+	w.Store.Settle()
+	var kept []uuid.UUID
+	for _, of := range vms {
+		kept = append(kept, of[0].UUID)
+	}
+	slices.SortFunc(kept, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	for i, id := range kept[:690] { // those that come first are sold
+		if i%100 != 50 {
+			w.Store.PutVMs(inventory.VM{UUID: id, Owner: bob, State: "running", Host: vms[0][0].Host})
+		}
+	}
+	kept = append([]uuid.UUID{kept[50], kept[150], kept[250], kept[350], kept[450], kept[550], kept[650]}, kept[690:]...)
+	var seen []uuid.UUID
+	for p := (in.Page{First: 5}); ; {
+		found, err := vmsOf(t.Context(), w, it.Tenant(alice), rec.ID, p)
+		require.NoError(t, err)
+		for _, v := range found.Items {
+			seen = append(seen, v.VM.UUID)
+		}
+		if !found.Next {
+			break
+		}
+		require.Len(t, found.Items, 5, "a page is full while there is another")
+		p.After = seen[len(seen)-1].String()
+	}
+	require.Equal(t, kept, seen)
 }

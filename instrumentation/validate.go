@@ -69,7 +69,7 @@ func (s *Service) build(c identity.Caller, owner uuid.UUID, in CreateInput) (Ins
 	rec.TTL, rec.ExpiresAt = r.ttl(metric, rec.Tracing, in.TTL)
 	r.scope(in.Scope)
 	r.place(metric, in.Scope, in.Predicate.Fields(), in.Decompositions)
-	rec.Targets = r.targets(in.Targets)
+	rec.Targets, rec.DefaultTargets = r.targets(in.Targets), len(in.Targets) == 0
 	rec.Tags = r.tags(in.Tags)
 	rec.Granularity = r.granularity(in.Granularity)
 	return rec, r.found.orNil()
@@ -94,7 +94,7 @@ func (s *Service) apply(c identity.Caller, rec *Instrumentation, in UpdateInput,
 		rec.Scope = in.Scope.Value
 	}
 	if in.Targets.Set {
-		rec.Targets = r.targets(in.Targets.Value)
+		rec.Targets, rec.DefaultTargets = r.targets(in.Targets.Value), len(in.Targets.Value) == 0
 	}
 	if in.Granularity.Set {
 		rec.Granularity = r.granularity(in.Granularity.Value)

@@ -49,6 +49,9 @@ func (c Credentials) Lookup(ctx context.Context, tokenHash string) (uuid.UUID, b
 
 // Redeem implements identity.JoinTokens. The host of a token never changes, so looking first is safe.
 func (c Credentials) Redeem(ctx context.Context, host uuid.UUID, joinHash, agentHash string) (bool, error) {
+	if of, known, err := c.Lookup(ctx, agentHash); err != nil || known {
+		return known && of == host, err
+	}
 	of, err := c.Store.JoinHost(ctx, joinHash)
 	if err == nil && of == host {
 		_, err = c.Store.Redeem(ctx, joinHash, agentHash)

@@ -21,12 +21,21 @@ func TestCredentialsOfAgents(t *testing.T) {
 		c, host, other := Credentials{s}, uuid.New(), uuid.New()
 		join, err := c.CreateJoinToken(t.Context(), host, time.Minute)
 		require.NoError(t, err)
-		_, err = identity.Join(t.Context(), c, other, join)
+		_, err = identity.Join(t.Context(), c, other, join, "")
 		require.ErrorIs(t, err, identity.ErrBadCredentials)
-		token, err := identity.Join(t.Context(), c, host, join)
-		require.NoError(t, err, "an attempt for another host has not used it up")
-		_, err = identity.Join(t.Context(), c, host, join)
-		require.ErrorIs(t, err, identity.ErrBadCredentials, "once")
+		token, _ := identity.NewAgentToken()
+		for range 2 { // an agent that had no answer asks again
+			joined, err := identity.Join(t.Context(), c, host, join, token)
+			require.NoError(t, err, "an attempt for another host has not used it up")
+			require.Equal(t, token, joined)
+		}
+		stolen, _ := identity.NewAgentToken()
+		for _, thief := range []string{"", stolen} {
+			_, err = identity.Join(t.Context(), c, host, join, thief)
+			require.ErrorIs(t, err, identity.ErrBadCredentials, "once, for whoever has not made the credential")
+		}
+		_, err = identity.Join(t.Context(), c, other, join, token)
+		require.ErrorIs(t, err, identity.ErrBadCredentials, "a credential is bound to its host")
 
 		bearer := httptest.NewRequest("GET", "/", nil)
 		bearer.Header.Set("Authorization", "Bearer "+token)
@@ -46,6 +55,8 @@ func TestCredentialsOfAgents(t *testing.T) {
 			require.ErrorIs(t, err1, identity.ErrBadCredentials)
 			require.ErrorIs(t, err2, identity.ErrBadCredentials)
 		}
+		_, err = identity.Join(t.Context(), c, host, join, token)
+		require.ErrorIs(t, err, identity.ErrBadCredentials, "what was revoked does not come back by repeating")
 		cert.NotBefore = time.Now().Add(time.Minute)
 		_, err = certificates.Authenticate(presented)
 		require.NoError(t, err, "a certificate that was issued later")

@@ -16,6 +16,7 @@ import (
 
 	"iapi/agent/session"
 	"iapi/collectors/zone"
+	"iapi/identity"
 )
 
 type agentCmd struct {
@@ -30,6 +31,15 @@ type agentCmd struct {
 	TLSCA           string   `type:"existingfile" help:"Authorities that the API's certificate must come from." placeholder:"FILE"`
 	Zones           string   `type:"existingfile" help:"Zones that this host has beside those that are found: {\"UUID\":{\"cgroup\":\"/PATH\",\"owner\":\"UUID\"}}." placeholder:"FILE"`
 	ZoneUnit        []string `help:"Services of systemd that are zones: a pattern such as postgresql@*.service. Again: others." placeholder:"PATTERN"`
+}
+
+// Help is what "iapi agent --help" adds.
+func (agentCmd) Help() string {
+	return `It measures what it is assigned, and goes on with that when no API can be reached. A join whose answer was lost is tried again
+with the same token.
+
+  iapi agent --host b0910f1d-bf8d-5599-b260-2852684a7e6b --join-token TOKEN --server https://iapi-1:8080 --server https://iapi-2:8080
+  iapi agent --server https://iapi-1:8080 --tls-cert host.pem --tls-key host.key`
 }
 
 func (c agentCmd) Run(ctx context.Context, s streams) error {
@@ -130,13 +140,32 @@ func agentToken(ctx context.Context, dir string, o session.Options, joinToken st
 		}
 		return "", usageError("this host has no credential yet: run \"iapi join %s\" where the API is, and give what it prints as --join-token", o.Host)
 	}
-	token, err := session.Join(ctx, o, joinToken)
+	token, err := proposedToken(path + ".new")
 	if err != nil {
+		return "", fmt.Errorf("keep the agent's token: %w", err)
+	}
+	if err := session.Join(ctx, o, joinToken, token); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+	if err := os.Rename(path+".new", path); err != nil {
 		return "", fmt.Errorf("keep the agent's token: %w", err)
 	}
 	o.Logger.Info("this host has joined", "host", o.Host)
 	return token, nil
+}
+
+// proposedToken makes the token that a join shall make valid, and keeps it: when the answer is lost, the join is tried again with
+// the same one, also after a restart.
+func proposedToken(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if token := strings.TrimSpace(string(raw)); err == nil && identity.IsAgentToken(token) {
+		return token, nil
+	}
+	token, _ := identity.NewAgentToken()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(token + "\n")
+	return token, errors.Join(err, f.Sync(), f.Close())
 }

@@ -47,6 +47,14 @@ type apiCmd struct {
 	Drain      period   `default:"10s" help:"On a stop, spread the return of the agents over this time."`
 }
 
+// Help is what "iapi api --help" adds.
+func (apiCmd) Help() string {
+	return `Run as many as you like: any of them answers for every host.
+
+  iapi api --redis redis://127.0.0.1:6379/0 --vmapi http://127.0.0.1:8088
+  iapi api --redis redis+sentinel://a:26379,b:26379/main --vmapi http://vmapi --listen 0.0.0.0:8080 --issuer https://id.example.com`
+}
+
 func (c apiCmd) Run(ctx context.Context, s streams) error {
 	log := c.logger(s.err)
 	policy, err := c.policy()

@@ -103,11 +103,16 @@ func TestAServerThatIsAwayHasItsOwnExitCode(t *testing.T) {
 }
 
 func TestHelpOfEveryCommandTeaches(t *testing.T) {
-	for _, command := range []string{"dev", "api", "worker", "agent", "vmapi", "metrics", "create", "list", "get", "preview", "watch",
-		"refresh", "delete", "explain", "apply", "fleet", "join", "completion", "version"} {
+	for _, command := range []string{"dev", "api", "worker", "agent", "vmapi", "metrics", "create", "update", "clone", "list", "get", "places",
+		"preview", "watch", "pause", "resume", "refresh", "delete", "explain", "apply", "fleet", "join", "revoke", "guards", "confirm",
+		"stop-tracing", "notify", "limits", "audit", "completion", "version"} {
 		code, out, errs := runCLI(t, "", command, "--help")
 		require.Zero(t, code, errs)
 		require.Contains(t, out, "Usage: iapi "+command)
+		if command != "version" {
+			_, text, _ := strings.Cut(out, "Usage: ")
+			require.Regexp(t, `(?m)(^ *|")iapi `+command, text, "an example")
+		}
 	}
 	_, out, _ := runCLI(t, "")
 	require.Contains(t, out, "iapi create cpu.usage --by cpumode --every-host")

@@ -46,7 +46,11 @@ func (devCmd) Help() string {
 account ` + devOwner.String() + `.
 
 Whoever calls from this machine is an operator, on a loopback listener; over the network the token in the data directory
-is needed. The store is embedded: what was answered survives a crash, what can be measured again may not.`
+is needed. The store is embedded: what was answered survives a crash, what can be measured again may not.
+
+  iapi dev
+  iapi dev --listen 127.0.0.1:9090 --data-dir /var/tmp/iapi
+  iapi dev --fleet examples/fleet.json`
 }
 
 // devParts are what runs in one process.

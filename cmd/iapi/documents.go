@@ -105,7 +105,7 @@ fragment fields on Instrumentation {
 }`
 
 	deleteAllDocument = `mutation DeleteAll($input: DeleteInstrumentationsInput!) {
-  deleteInstrumentations(input: $input) { deletedCount userErrors { message path code } }
+  deleteInstrumentations(input: $input) { deletedCount deletedIds userErrors { message path code } }
 }`
 
 	explainDocument = `query Explain($id: ID!, $host: UUID, $vm: UUID) {

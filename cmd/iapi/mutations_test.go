@@ -55,6 +55,22 @@ func TestOneThatFailsDoesNotKeepTheOthersFromBeingDone(t *testing.T) {
 	require.JSONEq(t, `[{"deletedId":"i-1"},{"deletedId":"i-3"}]`, out)
 }
 
+func TestDeletingManyTellsWhatIsDeletedAndWhatIsNot(t *testing.T) {
+	url := answer{"DeleteAll": func(map[string]any) string {
+		return `{"data":{"deleteInstrumentations":{"deletedCount":1,"deletedIds":["i-1"],"userErrors":[
+		  {"message":"i-2: it could not be deleted now; ask again","path":["input","filter","i-2"],"code":"UNAVAILABLE"}]}}}`
+	}}.serve(t)
+	remove := func(args ...string) (int, string, string) {
+		return runCLI(t, "", append([]string{"delete", "--tag", "a=b", "--expect", "2", "--server", url, "--data-dir", t.TempDir()}, args...)...)
+	}
+	code, out, errs := remove()
+	require.Equal(t, exitFailed, code)
+	require.Equal(t, "1 deleted\n", out)
+	require.Contains(t, errs, "i-2: it could not be deleted now; ask again (UNAVAILABLE)")
+	_, out, _ = remove("-o", "json")
+	require.JSONEq(t, `{"deletedCount":1,"deletedIds":["i-1"]}`, out)
+}
+
 func TestAReplacementThatIsRefusedLosesNothing(t *testing.T) {
 	url := answer{
 		"List": func(map[string]any) string {

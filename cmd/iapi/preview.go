@@ -10,13 +10,13 @@ import (
 type previewCmd struct {
 	clientFlags
 	scopeFlags
-	Metric string `arg:"" optional:"" help:"Also tell where this metric cannot be measured."`
+	Metric string `arg:"" optional:"" help:"Also tell where this metric cannot be measured, and give a token that binds a create of it."`
 	Show   int    `default:"20" help:"Show this many zones and this many hosts, 0 to 500."`
 }
 
 // Help is what "iapi preview --help" adds.
 func (previewCmd) Help() string {
-	return `Nothing is changed. The token that it ends with binds a create to what it has shown.
+	return `Nothing is changed. With a metric, the token that it ends with binds a create of that metric to what it has shown.
 
   iapi preview --vm-tag role=web
   iapi preview cpu.usage --all --owner 930896af-bf8c-48d4-885c-6573a94b1853
@@ -58,10 +58,13 @@ func (c previewCmd) Run(ctx context.Context, s streams) error {
 		} `json:"hosts"`
 		Problems      []problemView `json:"problems"`
 		InventoryAsOf time.Time     `json:"inventoryAsOf"`
-		Token         string        `json:"token"`
+		Token         string        `json:"token,omitempty"`
 	}
 	if err := c.client().one(ctx, previewDocument, variables, &p); err != nil {
 		return err
+	}
+	if c.Metric == "" {
+		p.Token = "" // it binds no create
 	}
 	return c.print(s.out, p, func(w io.Writer) {
 		fmt.Fprintf(w, "%d zone(s)", p.VMCount)
@@ -86,6 +89,10 @@ func (c previewCmd) Run(ctx context.Context, s streams) error {
 			t.flush()
 		}
 		printProblems(w, p.Problems)
+		if p.Token == "" {
+			fmt.Fprintln(w, "\nWith a metric, a token would follow that binds a create of it to exactly this.")
+			return
+		}
 		fmt.Fprintf(w, "\nTo create exactly this within ten minutes: --preview-token %s\n", p.Token)
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -173,14 +174,27 @@ func (c deleteCmd) Run(ctx context.Context, s streams) error {
 	case c.Expect == 0:
 		return usageError("--expect is missing: how many must match? \"iapi list --count\" with the same filter tells")
 	}
-	var gone struct {
-		DeletedCount int `json:"deletedCount"`
+	var data struct {
+		Result struct {
+			DeletedCount int         `json:"deletedCount"`
+			DeletedIDs   []string    `json:"deletedIds"`
+			UserErrors   []userError `json:"userErrors"`
+		} `json:"deleteInstrumentations"`
 	}
 	input := map[string]any{"filter": filter, "expectedCount": c.Expect}
-	if err := c.client().one(ctx, deleteAllDocument, map[string]any{"input": input}, &gone); err != nil {
+	if err := c.client().do(ctx, deleteAllDocument, map[string]any{"input": input}, &data); err != nil {
 		return err
 	}
-	return c.print(s.out, gone, func(w io.Writer) { fmt.Fprintf(w, "%d deleted\n", gone.DeletedCount) })
+	refused, gone := refusal(data.Result.UserErrors), data.Result
+	if refused != nil && gone.DeletedCount == 0 {
+		return refused
+	}
+	shown := struct {
+		DeletedCount int      `json:"deletedCount"`
+		DeletedIDs   []string `json:"deletedIds"`
+	}{gone.DeletedCount, gone.DeletedIDs}
+	err = c.print(s.out, shown, func(w io.Writer) { fmt.Fprintf(w, "%d deleted\n", gone.DeletedCount) })
+	return cmp.Or(refused, err)
 }
 
 type explainCmd struct {

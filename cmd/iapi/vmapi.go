@@ -17,7 +17,11 @@ type vmapiCmd struct {
 }
 
 // Help is what "iapi vmapi --help" adds.
-func (vmapiCmd) Help() string { return vmapitest.ControlHelp }
+func (vmapiCmd) Help() string {
+	return vmapitest.ControlHelp + `
+
+  iapi vmapi --fleet examples/fleet.json`
+}
 
 func (c vmapiCmd) Run(ctx context.Context, s streams) error {
 	log := c.logger(s.err)

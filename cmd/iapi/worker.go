@@ -46,7 +46,9 @@ type workerCmd struct {
 
 // Help is what "iapi worker --help" adds.
 func (workerCmd) Help() string {
-	return `Run as many as the work needs, also none: what waits, waits in the store. One of them holds the schedule and the changefeed.`
+	return `Run as many as the work needs, also none: what waits, waits in the store. One of them holds the schedule and the changefeed.
+
+  iapi worker --redis redis://127.0.0.1:6379/0 --vmapi http://127.0.0.1:8088`
 }
 
 func (c workerCmd) Run(ctx context.Context, s streams) error {

@@ -153,6 +153,7 @@ type ComplexityRoot struct {
 
 	DeleteInstrumentationsPayload struct {
 		DeletedCount func(childComplexity int) int
+		DeletedIds   func(childComplexity int) int
 		UserErrors   func(childComplexity int) int
 	}
 
@@ -872,6 +873,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.DeleteInstrumentationsPayload.DeletedCount(childComplexity), true
+	case "DeleteInstrumentationsPayload.deletedIds":
+		if e.ComplexityRoot.DeleteInstrumentationsPayload.DeletedIds == nil {
+			break
+		}
+
+		return e.ComplexityRoot.DeleteInstrumentationsPayload.DeletedIds(childComplexity), true
 	case "DeleteInstrumentationsPayload.userErrors":
 		if e.ComplexityRoot.DeleteInstrumentationsPayload.UserErrors == nil {
 			break
@@ -3101,7 +3108,7 @@ type Query {
     """
     scope: ScopeInput!
     """
-    The metric, to learn of platforms that lack it.
+    The metric, to learn of platforms that lack it, and for a token that binds a create of it.
     """
     metric: String
     """
@@ -3290,7 +3297,7 @@ type ScopePreview {
   """
   inventoryAsOf: DateTime!
   """
-  Valid ten minutes; binds createInstrumentation to what was shown.
+  Valid ten minutes; binds createInstrumentation to what was shown. Of a preview without a metric it binds no create.
   """
   token: String!
 }
@@ -3637,7 +3644,8 @@ type Mutation {
     input: RetireMetricInput!
   ): RetireMetricPayload!
   """
-  Agents report what they run, on the same websocket or by POST.
+  Agents report what they run, on the same websocket or by POST. The only mutation that is not in the audit log: it is no
+  decision of anybody, and the reports of some thousand agents every few seconds would push everything else out of the log.
   """
   reportAgentStatus(
     """
@@ -3696,7 +3704,8 @@ input CreateInstrumentationInput {
   """
   ttlSeconds: Int
   """
-  From previewScope: evaluates before it answers; PREVIEW_STALE if a place would be measured that was not shown.
+  From previewScope with the same metric: evaluates before it answers; PREVIEW_STALE if a place would be measured that was not
+  shown. Limits are looked at first.
   """
   previewToken: String
 }
@@ -4144,13 +4153,19 @@ A join token to trade in.
 """
 input ExchangeJoinTokenInput {
   """
-  The one-time join token. It is used up by the attempt, whatever comes of it.
+  The one-time join token. It is used up by an exchange that succeeds.
   """
   token: String!
   """
   The host that the agent runs on; it must be the one that the token was made for.
   """
   host: UUID!
+  """
+  The credential that the agent has made for itself and keeps: ` + "`" + `iapia_` + "`" + ` and 32 random bytes in base32, of lower case and without
+  padding. Where it holds for the host already, because the answer to the exchange was lost, the same exchange succeeds again.
+  Without it one is made, and an answer that is lost cannot be had again.
+  """
+  credential: String
 }
 
 """
@@ -4235,6 +4250,11 @@ enum UserErrorCode {
   The definition of a metric is not fit for use, or its version does not follow.
   """
   INVALID_DEFINITION
+  """
+  No mistake of the caller's: it could not be done now, and asking again may do it. Only where other parts of the same mutation
+  were done.
+  """
+  UNAVAILABLE
 }
 
 """
@@ -4288,6 +4308,11 @@ type DeleteInstrumentationsPayload {
   """
   deletedCount: Int!
   """
+  The ids of what was deleted, the newest first. When some were deleted and others not, there is an error for each of the
+  others, whose path ends in the id; at most 100.
+  """
+  deletedIds: [ID!]!
+  """
   What the caller can mend.
   """
   userErrors: [UserError!]!
@@ -4312,7 +4337,7 @@ The credential of a host's agent, shown once.
 """
 type ExchangeJoinTokenPayload {
   """
-  A bearer token that holds for that host only; null where there are errors.
+  The credential: a bearer token that holds for that host only; null where there are errors.
   """
   token: String
   """
@@ -5189,6 +5214,8 @@ func (ec *executionContext) childFields_DeleteInstrumentationsPayload(ctx contex
 	switch field.Name {
 	case "deletedCount":
 		return ec.fieldContext_DeleteInstrumentationsPayload_deletedCount(ctx, field)
+	case "deletedIds":
+		return ec.fieldContext_DeleteInstrumentationsPayload_deletedIds(ctx, field)
 	case "userErrors":
 		return ec.fieldContext_DeleteInstrumentationsPayload_userErrors(ctx, field)
 	}

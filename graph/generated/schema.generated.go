@@ -2416,6 +2416,29 @@ func (ec *executionContext) fieldContext_DeleteInstrumentationsPayload_deletedCo
 	return graphql.NewScalarFieldContext("DeleteInstrumentationsPayload", field, false, false, errors.New("field of type Int does not have child fields"))
 }
 
+func (ec *executionContext) _DeleteInstrumentationsPayload_deletedIds(ctx context.Context, field graphql.CollectedField, obj *model.DeleteInstrumentationsPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DeleteInstrumentationsPayload_deletedIds(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.DeletedIds, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
+			return ec.marshalNID2ᚕstringᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DeleteInstrumentationsPayload_deletedIds(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DeleteInstrumentationsPayload", field, false, false, errors.New("field of type ID does not have child fields"))
+}
+
 func (ec *executionContext) _DeleteInstrumentationsPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.DeleteInstrumentationsPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8549,7 +8572,7 @@ func (ec *executionContext) unmarshalInputExchangeJoinTokenInput(ctx context.Con
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"token", "host"}
+	fieldsInOrder := [...]string{"token", "host", "credential"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -8570,6 +8593,13 @@ func (ec *executionContext) unmarshalInputExchangeJoinTokenInput(ctx context.Con
 				return it, err
 			}
 			it.Host = data
+		case "credential":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("credential"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Credential = graphql.OmittableOf(data)
 		}
 	}
 	return it, nil
@@ -10414,6 +10444,11 @@ func (ec *executionContext) _DeleteInstrumentationsPayload(ctx context.Context, 
 			out.Values[i] = graphql.MarshalString("DeleteInstrumentationsPayload")
 		case "deletedCount":
 			out.Values[i] = ec._DeleteInstrumentationsPayload_deletedCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "deletedIds":
+			out.Values[i] = ec._DeleteInstrumentationsPayload_deletedIds(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}

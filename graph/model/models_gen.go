@@ -158,7 +158,8 @@ type CreateInstrumentationInput struct {
 	GranularitySeconds graphql.Omittable[*int] `json:"granularitySeconds"`
 	// How long it shall live, in seconds. Tracing metrics always have a limit.
 	TTLSeconds graphql.Omittable[*int] `json:"ttlSeconds"`
-	// From previewScope: evaluates before it answers; PREVIEW_STALE if a place would be measured that was not shown.
+	// From previewScope with the same metric: evaluates before it answers; PREVIEW_STALE if a place would be measured that was not
+	// shown. Limits are looked at first.
 	PreviewToken graphql.Omittable[*string] `json:"previewToken"`
 }
 
@@ -228,21 +229,28 @@ type DeleteInstrumentationsInput struct {
 type DeleteInstrumentationsPayload struct {
 	// How many were deleted.
 	DeletedCount int `json:"deletedCount"`
+	// The ids of what was deleted, the newest first. When some were deleted and others not, there is an error for each of the
+	// others, whose path ends in the id; at most 100.
+	DeletedIds []string `json:"deletedIds"`
 	// What the caller can mend.
 	UserErrors []UserError `json:"userErrors"`
 }
 
 // A join token to trade in.
 type ExchangeJoinTokenInput struct {
-	// The one-time join token. It is used up by the attempt, whatever comes of it.
+	// The one-time join token. It is used up by an exchange that succeeds.
 	Token string `json:"token"`
 	// The host that the agent runs on; it must be the one that the token was made for.
 	Host uuid.UUID `json:"host"`
+	// The credential that the agent has made for itself and keeps: `iapia_` and 32 random bytes in base32, of lower case and without
+	// padding. Where it holds for the host already, because the answer to the exchange was lost, the same exchange succeeds again.
+	// Without it one is made, and an answer that is lost cannot be had again.
+	Credential graphql.Omittable[*string] `json:"credential"`
 }
 
 // The credential of a host's agent, shown once.
 type ExchangeJoinTokenPayload struct {
-	// A bearer token that holds for that host only; null where there are errors.
+	// The credential: a bearer token that holds for that host only; null where there are errors.
 	Token *string `json:"token"`
 	// The host that the token was made for; null where there are errors.
 	Host *uuid.UUID `json:"host"`
@@ -1095,6 +1103,9 @@ const (
 	UserErrorCodeNotFound UserErrorCode = "NOT_FOUND"
 	// The definition of a metric is not fit for use, or its version does not follow.
 	UserErrorCodeInvalidDefinition UserErrorCode = "INVALID_DEFINITION"
+	// No mistake of the caller's: it could not be done now, and asking again may do it. Only where other parts of the same mutation
+	// were done.
+	UserErrorCodeUnavailable UserErrorCode = "UNAVAILABLE"
 )
 
 var AllUserErrorCode = []UserErrorCode{
@@ -1113,11 +1124,12 @@ var AllUserErrorCode = []UserErrorCode{
 	UserErrorCodeCountMismatch,
 	UserErrorCodeNotFound,
 	UserErrorCodeInvalidDefinition,
+	UserErrorCodeUnavailable,
 }
 
 func (e UserErrorCode) IsValid() bool {
 	switch e {
-	case UserErrorCodeUnknownMetric, UserErrorCodeUnknownField, UserErrorCodeTypeMismatch, UserErrorCodeInvalidPredicate, UserErrorCodeInvalidScope, UserErrorCodeInvalidTarget, UserErrorCodeScopeForbidden, UserErrorCodeLimitExceeded, UserErrorCodeTTLExceeded, UserErrorCodeRevisionConflict, UserErrorCodeIdempotencyConflict, UserErrorCodePreviewStale, UserErrorCodeCountMismatch, UserErrorCodeNotFound, UserErrorCodeInvalidDefinition:
+	case UserErrorCodeUnknownMetric, UserErrorCodeUnknownField, UserErrorCodeTypeMismatch, UserErrorCodeInvalidPredicate, UserErrorCodeInvalidScope, UserErrorCodeInvalidTarget, UserErrorCodeScopeForbidden, UserErrorCodeLimitExceeded, UserErrorCodeTTLExceeded, UserErrorCodeRevisionConflict, UserErrorCodeIdempotencyConflict, UserErrorCodePreviewStale, UserErrorCodeCountMismatch, UserErrorCodeNotFound, UserErrorCodeInvalidDefinition, UserErrorCodeUnavailable:
 		return true
 	}
 	return false

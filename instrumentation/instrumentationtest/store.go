@@ -319,7 +319,7 @@ func (s *Store) matches(f in.Filter, rec in.Instrumentation) bool {
 	return covers && (f.Host == uuid.Nil || on) &&
 		(f.Owner == nil || *f.Owner == rec.Owner) &&
 		(f.Metric == "" || f.Metric == rec.Metric) &&
-		(len(f.States) == 0 || slices.Contains(f.States, rec.State)) &&
+		(len(f.States) == 0 || slices.Contains(f.States, rec.StateAt(f.Now))) &&
 		strings.Contains(strings.ToLower(rec.Name), strings.ToLower(f.Text))
 }
 
