@@ -151,7 +151,7 @@ type FleetHost struct {
 type Guard struct {
 	ID          string
 	Reason      string
-	WouldRemove int // VMs or hosts
+	WouldRemove int // VMs or hosts, VMs counted that would lose placements only
 	Since       time.Time
 }
 

@@ -3437,7 +3437,7 @@ type Guard {
   """
   reason: String!
   """
-  How many VMs or hosts would be removed.
+  How many VMs or hosts would be removed, VMs counted that would only lose placements because of other tags or another owner.
   """
   wouldRemove: Int!
   """

@@ -290,7 +290,7 @@ type Guard struct {
 	ID string `json:"id"`
 	// What has stopped, and why: what is no longer listed, and how many placements would go with it.
 	Reason string `json:"reason"`
-	// How many VMs or hosts would be removed.
+	// How many VMs or hosts would be removed, VMs counted that would only lose placements because of other tags or another owner.
 	WouldRemove int `json:"wouldRemove"`
 	// Since when it waits.
 	Since time.Time `json:"since"`
