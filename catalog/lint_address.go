@@ -8,13 +8,16 @@ import (
 
 // addresses are members of args that are addresses in every kernel that has them. Where a program is started, the kernel is
 // asked about all others.
-var addresses = []string{"skaddr", "skbaddr", "ptr", "call_site", "filename", "interp", "parent_comm", "child_comm"}
+var addresses = []string{"skaddr", "skbaddr", "ptr", "call_site", "filename", "interp", "parent_comm", "child_comm", "func", "pfn"}
 
 // socketProbe is where a socket says whose an event is.
 var socketProbe = regexp.MustCompile(`^tracepoint:(sock|tcp):`)
 
 // argumentsOf finds the members of args that an expression of bpftrace reads.
 var argumentsOf = regexp.MustCompile(`\bargs *(?:->|\.) *([A-Za-z_][A-Za-z0-9_]*)`)
+
+// bareArgument is a key that is one argument and nothing else.
+var bareArgument = regexp.MustCompile(`^ *(?:args *(?:->|\.) *[A-Za-z_][A-Za-z0-9_]*|arg[0-9]+) *$`)
 
 // Arguments gives the members of args that an expression of bpftrace reads.
 func Arguments(expr string) (names []string) {

@@ -217,6 +217,10 @@ func TestAddressesAreRefusedAsValues(t *testing.T) {
 			require.Contains(t, lint(bpftraceLanguage, "operator", ScopeNone, c), "is an address", expr)
 		}
 	}
+	for _, key := range []string{"args->skaddr / 32 % 2", "(args->skaddr)", "args->skaddr & 1"} {
+		require.Contains(t, lint(bpftraceLanguage, "operator", ScopeNone, Clause{Probes: []string{state}, At: []string{key}}), "is an address", key)
+		require.Contains(t, lint(bpftraceLanguage, "operator", ScopeNone, Clause{Save: map[string]Save{"x": {Key: []string{key}, Expr: "nsecs"}}}), "is an address", key)
+	}
 	require.Equal(t, "[]", lint(bpftraceLanguage, "tenant", ScopeSocketCgroup, Clause{Probes: []string{state}, At: []string{"args->skaddr"}, Save: map[string]Save{"x": {Key: []string{"args->skaddr"}, Expr: "nsecs"}}}))
 	require.Contains(t, lint(bpftraceLanguage, "tenant", ScopeSocketCgroup, field(CTypeUint, "args->bytes_req", "tracepoint:kmem:kmalloc")), "is for operators")
 

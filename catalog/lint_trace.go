@@ -235,11 +235,19 @@ func (l *linter) lintContext(path string, v *Variant, c *Clause, lang language) 
 }
 
 // Values gives the expressions of a clause whose values can be learnt, from fields, sums, or what is counted: all but the keys
-// of what is saved, which are compared with each other and nothing else.
+// of what is saved, which are compared with each other and nothing else. What is worked out of more than one argument, or of its
+// parts, is none of those.
 func (c *Clause) Values() []string {
 	list := []string{c.If, c.Value}
+	keys := c.At
 	for _, save := range c.Save {
 		list = append(list, save.Expr)
+		keys = append(keys[:len(keys):len(keys)], save.Key...)
+	}
+	for _, key := range keys {
+		if !bareArgument.MatchString(key) {
+			list = append(list, key)
+		}
 	}
 	for _, f := range c.Fields {
 		list = append(list, f.Expr)

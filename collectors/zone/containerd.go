@@ -84,13 +84,16 @@ func parseBundle(text []byte, namespace, id string) (listed, error) {
 	} else {
 		l.uuid = uuid.NewSHA1(Namespace, []byte("containerd:"+namespace+":"+id))
 	}
-	for key, value := range b.Annotations {
-		own := !slices.ContainsFunc(foreign, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
-		switch tag := annotations[key]; {
-		case tag != "" && value != "":
+	if l.runtime == "containerd" { // its clients keep a container's labels here
+		for key, value := range b.Annotations {
+			if !slices.ContainsFunc(foreign, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+				l.tags[key] = value
+			}
+		}
+	}
+	for key, tag := range annotations { // what the runtime says goes before what a label says
+		if value := b.Annotations[key]; value != "" {
 			l.tags[tag] = value
-		case own && l.runtime == "containerd": // its clients keep a container's labels here
-			l.tags[key] = value
 		}
 	}
 	var labels map[string]string // nerdctl's are JSON in one annotation

@@ -23,6 +23,7 @@ func process(t *testing.T, proc, pid, parent, title string) {
 	t.Helper()
 	write(t, filepath.Join(proc, pid, "stat"), pid+" (a) b) S "+parent+strings.Repeat(" 0", 17)+" 4711 0 0")
 	write(t, filepath.Join(proc, pid, "cmdline"), title+"\x00")
+	write(t, filepath.Join(proc, pid, "status"), "Name:\ta\nNSpid:\t"+pid+"\n")
 }
 
 func TestACgroupThatWasLeftBehindIsNoRunningZone(t *testing.T) {
@@ -152,4 +153,25 @@ func TestServicesInSlicesOfTheirOwnAreZonesToo(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, zones, 1)
 	require.Equal(t, "/jobs.slice/jobs-night.slice/batch.service", zones[0].Cgroups.Path)
+}
+
+// Who is in a container can give any title to a process that starts another.
+func TestAContainerCannotNameItselfAfterAnother(t *testing.T) {
+	root, proc := t.TempDir(), t.TempDir()
+	tree(t, root, true, "/lxc.payload.web-2", "/lxc.payload.web-2/0", "/lxc.payload.web")
+	events(t, filepath.Join(root, "lxc.payload.web"), "0")
+	write(t, filepath.Join(root, "lxc.payload.web-2/0/cgroup.procs"), "7\n")
+	process(t, proc, "7", "6", "sh")
+	process(t, proc, "6", "5", "x web")
+	write(t, filepath.Join(proc, "6", "status"), "Name:\tx\nNSpid:\t6\t12\n")
+
+	r := resolver(t, zone.Options{Cgroup: root, Proc: proc})
+	_, err := r.List(t.Context())
+	require.NoError(t, err)
+	web, ok := r.Lookup(byHash("lxc:" + host.String() + ":web"))
+	require.True(t, ok)
+	require.Equal(t, []string{zone.Stopped, "/lxc.payload.web"}, []string{web.State, web.Cgroups.Path})
+	own, ok := r.Lookup(byHash("lxc:" + host.String() + ":web-2"))
+	require.True(t, ok)
+	require.Equal(t, zone.Running, own.State)
 }

@@ -72,18 +72,23 @@ func isEmpty(dir string) bool {
 	return err == nil && bytes.Contains(append([]byte{'\n'}, text...), []byte("\npopulated 0\n"))
 }
 
-func isNamespaceInit(proc string, pid int) bool {
+// namespacePIDs gives the numbers that a process has in our pid namespace and in each one below it that it is in.
+func namespacePIDs(proc string, pid int) [][]byte {
 	text, err := readBounded(filepath.Join(proc, strconv.Itoa(pid), "status"))
 	if err != nil {
-		return false
+		return nil
 	}
 	for line := range bytes.Lines(text) {
 		if rest, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
-			ids := bytes.Fields(rest)
-			return len(ids) > 1 && string(ids[len(ids)-1]) == "1"
+			return bytes.Fields(rest)
 		}
 	}
-	return false
+	return nil
+}
+
+func isNamespaceInit(proc string, pid int) bool {
+	ids := namespacePIDs(proc, pid)
+	return len(ids) > 1 && string(ids[len(ids)-1]) == "1"
 }
 
 // StartTime tells when a process began, in ticks since boot; 0 if there is no such process. Root is usually /proc.

@@ -252,7 +252,9 @@ func (r *Resolver) cgroups(registered map[string]machine) (map[string]*cgroupZon
 		return mark{}, false
 	})
 	r.watched = dirs
-	for _, f := range found {
+	// In their order, so that those for whom there is no room to be watched are the same ones each time.
+	for _, rel := range slices.Sorted(maps.Keys(found)) {
+		f := found[rel]
 		if f.cgroups.Unified != "" {
 			r.watched = append(r.watched, filepath.Join(f.cgroups.Unified, eventsFile))
 		}

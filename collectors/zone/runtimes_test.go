@@ -82,7 +82,7 @@ func TestContainerdsBundlesNameWhatItRuns(t *testing.T) {
 		"linux":{"cgroupsPath":"kubepods-burstable-pod0a1b2c3d_0000_4000_8000_000000000001.slice:cri-containerd:`+hexA+`"}}`)
 	write(t, filepath.Join(tasks, "default", "job", "config.json"), `{"annotations":{"role":"front","io.containerd.x":"y"},"linux":{"cgroupsPath":"/default/job"}}`)
 	write(t, filepath.Join(tasks, "default", "gone", "config.json"), `{"linux":{"cgroupsPath":"/default/gone"}}`)
-	write(t, filepath.Join(tasks, "default", hexB, "config.json"), `{"annotations":{"nerdctl/name":"db","nerdctl/labels":"{\"role\":\"db\"}"},"linux":{"cgroupsPath":"system.slice:nerdctl:`+hexB+`"}}`)
+	write(t, filepath.Join(tasks, "default", hexB, "config.json"), `{"annotations":{"name":"a label","nerdctl/name":"db","nerdctl/labels":"{\"role\":\"db\"}"},"linux":{"cgroupsPath":"system.slice:nerdctl:`+hexB+`"}}`)
 	write(t, filepath.Join(tasks, "ci", "task", "config.json"), `{"linux":{"cgroupsPath":"batch.slice:own:task"}}`)
 	write(t, filepath.Join(tasks, "moby", hexC, "config.json"), `{"annotations":{"nerdctl/name":"not docker's name"},"linux":{"cgroupsPath":"/docker/`+hexC+`"}}`)
 
