@@ -22,6 +22,9 @@ const pollerFor = time.Minute
 func (h *Hub) polls(host, session uuid.UUID, number int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if p := h.pollers[host]; p != nil && p.number > number {
+		return // one that has begun later was quicker
+	}
 	h.pollers[host] = &poller{session: session, number: number, last: h.opts.Clock()}
 }
 

@@ -9,6 +9,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,8 @@ type Source interface {
 	// Part tells which part of the source has a host, and how many there are, which never changes. One part may not answer
 	// while the others do, so nothing waits for two of them.
 	Part(host uuid.UUID) (part, of int)
-	// Documents and Versions return one for each host, in their order; where none was ever committed its Version is zero.
+	// Documents and Versions return one for each host, in their order; where none was ever committed its Version is zero. An
+	// error that is Unreadable is of some hosts only.
 	Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Stored, error)
 	Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Version, error)
 	// Rebase is told a version that an agent has and that the source cannot have lost honestly: a greater one, or the same
@@ -84,7 +86,7 @@ type Source interface {
 	// beginning, which is greater than those of all before it. A session that was given one, held above 0, begins again only
 	// where the source has lost that and nothing that began later stands; else the answer is 0.
 	BeginSession(ctx context.Context, host, session uuid.UUID, held int64) (number int64, err error)
-	// Sessions returns who is each host's agent, in their order.
+	// Sessions returns who is each host's agent, in their order. An error that is Unreadable is of some hosts only.
 	Sessions(ctx context.Context, hosts ...uuid.UUID) ([]Session, error)
 	// Knows reports whether the host is in the inventory.
 	Knows(ctx context.Context, host uuid.UUID) (bool, error)
@@ -150,8 +152,8 @@ type Hub struct {
 	lanes  []*lane
 
 	reports   []*batch.Batcher[Report, ReportResult] // by part of the source, as are the next two
-	documents []*batch.Batcher[uuid.UUID, assignment.Stored]
-	versions  []*batch.Batcher[uuid.UUID, assignment.Version]
+	documents []*batch.Batcher[uuid.UUID, read[assignment.Stored]]
+	versions  []*batch.Batcher[uuid.UUID, read[assignment.Version]]
 
 	mu    sync.Mutex
 	hosts map[uuid.UUID]*Subscription // the authoritative subscription of each host connected here
@@ -186,12 +188,14 @@ func New(source Source, o Options) *Hub {
 	for range parts {
 		h.reports = append(h.reports, batch.New(o.BatchSize, 2, o.SourceTimeout, source.ReportBatch))
 		h.documents = append(h.documents, batch.New(o.BatchSize, 2, o.SourceTimeout,
-			func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Stored, error) {
-				return source.Documents(ctx, hosts...)
+			func(ctx context.Context, hosts []uuid.UUID) ([]read[assignment.Stored], error) {
+				docs, err := source.Documents(ctx, hosts...)
+				return readsOf(hosts, docs, err)
 			}))
 		h.versions = append(h.versions, batch.New(o.BatchSize, 2, o.SourceTimeout,
-			func(ctx context.Context, hosts []uuid.UUID) ([]assignment.Version, error) {
-				return source.Versions(ctx, hosts...)
+			func(ctx context.Context, hosts []uuid.UUID) ([]read[assignment.Version], error) {
+				versions, err := source.Versions(ctx, hosts...)
+				return readsOf(hosts, versions, err)
 			}))
 	}
 	return h
@@ -257,8 +261,9 @@ func (h *Hub) Stats() Stats {
 
 // Current returns a host's document. Errors are ErrNotReady and ErrUnknownHost, wrapped.
 func (h *Hub) Current(ctx context.Context, host uuid.UUID) (assignment.Stored, error) {
-	doc, err := h.documents[h.part(host)].Do(ctx, host)
-	if err != nil {
+	r, err := h.documents[h.part(host)].Do(ctx, host)
+	doc := r.is
+	if err = cmp.Or(err, r.err); err != nil {
 		h.failures.Add(1)
 		return assignment.Stored{}, fmt.Errorf("%w: read the document: %w", ErrNotReady, err)
 	}
@@ -280,8 +285,9 @@ func (h *Hub) Poll(ctx context.Context, host, session uuid.UUID, known assignmen
 	}
 	h.hear(host)
 	if known != (assignment.Version{}) {
-		v, err := h.versions[h.part(host)].Do(ctx, host)
-		if err != nil {
+		r, err := h.versions[h.part(host)].Do(ctx, host)
+		v := r.is
+		if err = cmp.Or(err, r.err); err != nil {
 			h.failures.Add(1)
 			return assignment.Stored{}, false, fmt.Errorf("%w: read the version: %w", ErrNotReady, err)
 		}

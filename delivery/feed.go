@@ -242,15 +242,16 @@ func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) (behind bo
 	fetch := h.connected(changed)
 	if unsure = h.connected(unsure); len(unsure) > 0 {
 		versions, err := h.source.Versions(ctx, unsure...)
+		reads, err := readsOf(unsure, versions, err)
 		if err != nil {
 			return false, fmt.Errorf("read versions: %w", err)
 		}
 		for i, host := range unsure {
-			s := h.subscription(host)
-			if s == nil {
-				continue
-			}
-			if !s.confirm(versions[i]) && s.wants(versions[i]) {
+			switch s := h.subscription(host); {
+			case s == nil:
+			case reads[i].err != nil:
+				h.unreadable(s, reads[i].err)
+			case !s.confirm(reads[i].is) && s.wants(reads[i].is):
 				fetch = append(fetch, host)
 			}
 		}
@@ -259,11 +260,16 @@ func (h *Hub) bring(ctx context.Context, changed, unsure []uuid.UUID) (behind bo
 		return false, nil
 	}
 	documents, err := h.source.Documents(ctx, fetch...)
+	reads, err := readsOf(fetch, documents, err)
 	if err != nil {
 		return false, fmt.Errorf("read documents: %w", err)
 	}
-	for i := range documents {
-		behind = !h.offer(ctx, fetch[i], &documents[i]) || behind
+	for i := range reads {
+		if err := reads[i].err; err == nil {
+			behind = !h.offer(ctx, fetch[i], &reads[i].is) || behind
+		} else if s := h.subscription(fetch[i]); s != nil {
+			h.unreadable(s, err)
+		}
 	}
 	return behind, nil
 }

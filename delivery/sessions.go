@@ -116,6 +116,7 @@ func (h *Hub) verifySessions(ctx context.Context, subs []*Subscription) error {
 		within, cancel := context.WithTimeout(ctx, h.opts.SourceTimeout)
 		sessions, err := h.source.Sessions(within, hosts...)
 		cancel()
+		reads, err := readsOf(hosts, sessions, err)
 		if err != nil {
 			for _, s := range subs[len(chunk):] {
 				hosts = append(hosts, s.host)
@@ -125,7 +126,9 @@ func (h *Hub) verifySessions(ctx context.Context, subs []*Subscription) error {
 		}
 		var lost []*Subscription
 		for i, s := range chunk {
-			switch stands := sessions[i]; {
+			switch stands := reads[i].is; {
+			case reads[i].err != nil:
+				h.unreadable(s, reads[i].err) // nothing is known of its agent, so it stays
 			case stands.ID == s.session:
 			case stands.Number < numbers[i]:
 				lost = append(lost, s)

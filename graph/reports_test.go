@@ -37,6 +37,7 @@ func TestReportsAreAnsweredAsTheExecutorDoes(t *testing.T) {
 		"a uuid in braces":          strings.Replace(good, `"ZONE"`, `"{ZONE}"`, 1),
 		"a uuid without dashes":     strings.Replace(good, "SESSION", strings.ReplaceAll(session.String(), "-", ""), 1),
 		"a uuid that is a number":   strings.Replace(good, `"SESSION"`, `5`, 1),
+		"a time before year 0":      strings.Replace(good, "2026-01-02T03:04:05.678", "0000-01-01T00:00:00", 1),
 		"an unknown status":         strings.Replace(good, "RUNNING", "WALKING", 1),
 		"a status in small letters": strings.Replace(good, "RUNNING", "running", 1),
 		"an unknown member":         strings.Replace(good, `"sequence"`, `"extra":1,"sequence"`, 1),

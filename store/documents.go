@@ -159,10 +159,11 @@ func (p place) follows(old place, was bool) (place, bool) {
 	return p, false
 }
 
-// Documents returns the document of each host, in their order. Where none was ever committed, Version is zero.
+// Documents returns the document of each host, in their order. Where none was ever committed, Version is zero. Hosts of which
+// what is kept is damaged are told by an error that is Damage, beside the documents of the others.
 func (s *Store) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Stored, error) {
 	cmds := make([]*redis.SliceCmd, len(hosts))
-	err := s.pipelined(ctx, "read documents", func(p redis.Pipeliner) {
+	err := s.undamaged(ctx, "read documents", func(p redis.Pipeliner) {
 		for i, h := range hosts {
 			cmds[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), "epoch", "gen", "hash", "body")
 		}
@@ -170,15 +171,18 @@ func (s *Store) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignment
 	if err != nil {
 		return nil, err
 	}
-	out := make([]assignment.Stored, len(hosts))
+	out, bad := make([]assignment.Stored, len(hosts)), Damage{}
 	for i, h := range hosts {
 		out[i].Host = h
+		if bad.add(h, cmds[i].Err()) {
+			continue
+		}
 		if v := cmds[i].Val(); text(v[2]) != "" {
 			out[i].Version = assignment.Version{Epoch: text(v[0]), Generation: number(v[1]), Hash: text(v[2])}
 			out[i].Body = json.RawMessage(text(v[3]))
 		}
 	}
-	return out, nil
+	return out, bad.err()
 }
 
 // Document returns a host's document, or ErrNoDocument.
@@ -193,12 +197,13 @@ func (s *Store) Document(ctx context.Context, host uuid.UUID) (assignment.Stored
 	return docs[0], nil
 }
 
-// Versions returns the version of each host's document, in their order; zero where none was ever committed.
+// Versions returns the version of each host's document, in their order; zero where none was ever committed. Damage is told as
+// by Documents.
 func (s *Store) Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.Version, error) {
-	out := make([]assignment.Version, 0, len(hosts))
+	out, bad := make([]assignment.Version, 0, len(hosts)), Damage{}
 	for chunk := range slices.Chunk(hosts, 2000) {
 		cmds := make([]*redis.SliceCmd, len(chunk))
-		err := s.pipelined(ctx, "read versions", func(p redis.Pipeliner) {
+		err := s.undamaged(ctx, "read versions", func(p redis.Pipeliner) {
 			for i, h := range chunk {
 				cmds[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), "epoch", "gen", "hash")
 			}
@@ -206,15 +211,17 @@ func (s *Store) Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment.
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range cmds {
+		for i, c := range cmds {
 			var version assignment.Version
-			if v := c.Val(); text(v[2]) != "" {
+			if bad.add(chunk[i], c.Err()) {
+				// It has none that could be told.
+			} else if v := c.Val(); text(v[2]) != "" {
 				version = assignment.Version{Epoch: text(v[0]), Generation: number(v[1]), Hash: text(v[2])}
 			}
 			out = append(out, version)
 		}
 	}
-	return out, nil
+	return out, bad.err()
 }
 
 // Knows reports whether the inventory has the host.

@@ -17,7 +17,7 @@ import (
 var doubtScript = load("doubt")
 
 // Damage says of which hosts something is kept that is not valid, and what. Nothing was written of them; the others' part of
-// the work is done. ReplaceHostVMs and PutHosts write facts anew that are damaged.
+// the work is done, and what was read of them is good. ReplaceHostVMs and PutHosts write facts anew that are damaged.
 type Damage map[uuid.UUID]error
 
 // Error names the first host and how many there are.
@@ -28,6 +28,9 @@ func (d Damage) Error() string {
 	}
 	return fmt.Sprintf("what is kept of %d hosts is not valid, first of %s: %v", len(hosts), hosts[0], d[hosts[0]])
 }
+
+// Of is what is not valid of a host, nil where nothing was found.
+func (d Damage) Of(host uuid.UUID) error { return d[host] }
 
 // err is the damage as an error, nil if there is none.
 func (d Damage) err() error {

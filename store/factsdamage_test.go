@@ -43,6 +43,32 @@ func TestADamagedHostSpoilsTheReadingOfNoOther(t *testing.T) {
 			require.Equal(t, vms[1:], read[1].VMs, name)
 			repair()
 		}
+		sessions, err := s.Sessions(ctx, bad, good)
+		require.NoError(t, err)
+		versions, err := s.Versions(ctx, bad, good)
+		require.NoError(t, err)
+		documents, err := s.Documents(ctx, bad, good)
+		require.NoError(t, err)
+		repairFacts := set(t, s, store.HostKey(bad, "fact:"))
+		for name, read := range map[string]func() (any, any, error){
+			"Sessions":  func() (any, any, error) { got, err := s.Sessions(ctx, bad, good); return sessions[1], got[1], err },
+			"Versions":  func() (any, any, error) { got, err := s.Versions(ctx, bad, good); return versions[1], got[1], err },
+			"Documents": func() (any, any, error) { got, err := s.Documents(ctx, bad, good); return documents[1], got[1], err },
+		} {
+			want, got, err := read()
+			var damage store.Damage
+			require.ErrorAs(t, err, &damage, name)
+			require.ErrorContains(t, damage.Of(bad), "WRONGTYPE", name)
+			require.NoError(t, damage.Of(good), name)
+			require.Equal(t, want, got, name)
+		}
+		repairFacts()
+		require.NoError(t, s.Client().HSet(ctx, store.HostKey(bad, "fact:"), "session", "none").Err())
+		got, err := s.Sessions(ctx, bad, good)
+		var damage store.Damage
+		require.ErrorAs(t, err, &damage)
+		require.ErrorContains(t, damage.Of(bad), "UUID")
+		require.Equal(t, sessions[1], got[1])
 		repair := set(t, s, store.HostKey(bad, "vms:"))
 		differences, err := s.Differences(ctx, []store.HostVMs{sums(bad, vms[0]), sums(good)})
 		require.NoError(t, err)

@@ -147,19 +147,16 @@ func (s *Store) Report(ctx context.Context, r Report) (ReportResult, error) {
 const judgeWithin = time.Second
 
 // ReportBatch stores reports in one round trip for each server, in their order for each host, and returns one result for
-// each. A report that is not valid changes nothing, counts as not accepted, and is logged; one that could not be stored has its
-// own error: neither spoils the others. What has changed is marked to be judged.
+// each. A report that is not valid, which changes nothing, and one that could not be stored have their own errors, and spoil none
+// of the others. What has changed is marked to be judged.
 func (s *Store) ReportBatch(ctx context.Context, reports []Report) ([]ReportResult, error) {
 	results := make([]ReportResult, len(reports))
 	var parts []part
 	var of []int
 	for i, r := range reports {
 		p, err := reportPart(r)
-		if err != nil {
-			if len(reports) == 1 {
-				return nil, fmt.Errorf("report of host %s: %w", r.Host, err)
-			}
-			s.log.Warn("a report is not valid", "host", r.Host, "error", err)
+		if results[i].Err = err; err != nil {
+			results[i].Err = fmt.Errorf("report of host %s: %w", r.Host, err)
 			continue
 		}
 		parts, of = append(parts, p), append(of, i)
@@ -227,10 +224,10 @@ func (s *Store) beginSessions(ctx context.Context, sessions []part) ([]beginning
 var revoked = uuid.Max
 
 // Sessions returns the session that is each host's agent, in their order: its ID is Nil where none is known, uuid.Max where the
-// agent's credential was revoked since.
+// agent's credential was revoked since. Damage is told as by Documents.
 func (s *Store) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]Session, error) {
 	cmds := make([]*redis.SliceCmd, len(hosts))
-	err := s.pipelined(ctx, "read sessions", func(p redis.Pipeliner) {
+	err := s.undamaged(ctx, "read sessions", func(p redis.Pipeliner) {
 		for i, h := range hosts {
 			cmds[i] = p.HMGet(ctx, shardOf(h).key("fact:"+h.String()), "session", "begun")
 		}
@@ -238,18 +235,21 @@ func (s *Store) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]Session, er
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Session, len(hosts))
+	out, bad := make([]Session, len(hosts)), Damage{}
 	for i, c := range cmds {
+		if bad.add(hosts[i], c.Err()) {
+			continue
+		}
 		v := c.Val()
 		out[i].Number = number(v[1])
 		if text(v[0]) == "" {
 			continue
 		}
 		if out[i].ID, err = uuid.Parse(text(v[0])); err != nil {
-			return nil, fmt.Errorf("read the session of host %s: %w", hosts[i], err)
+			bad[hosts[i]] = fmt.Errorf("read the session: %w", err)
 		}
 	}
-	return out, nil
+	return out, bad.err()
 }
 
 // Touch notes that the agents of the hosts were heard of now. It returns those of which that could not be noted, and why.

@@ -15,7 +15,10 @@ import (
 // the store's own.
 type feed struct{ *store.Store }
 
-var _ delivery.Source = feed{}
+var (
+	_ delivery.Source     = feed{}
+	_ delivery.Unreadable = store.Damage(nil)
+)
 
 func (f feed) Rebase(ctx context.Context, host uuid.UUID, known assignment.Version) (assignment.Version, error) {
 	v, err := f.Store.Rebase(ctx, host, known)
@@ -37,14 +40,11 @@ func (f feed) WatchDocuments(ctx context.Context, fn func(changes []delivery.Cha
 
 func (f feed) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]delivery.Session, error) {
 	sessions, err := f.Store.Sessions(ctx, hosts...)
-	if err != nil {
-		return nil, err
-	}
 	out := make([]delivery.Session, len(sessions))
 	for i, s := range sessions {
 		out[i] = delivery.Session(s)
 	}
-	return out, nil
+	return out, err // which may be of some hosts only
 }
 
 func (f feed) Knows(ctx context.Context, host uuid.UUID) (bool, error) {

@@ -32,7 +32,37 @@ type Source struct {
 	touched  []uuid.UUID
 	calls    map[string]int
 	silent   bool
+	damage   damage
 	held     chan struct{} // reads of documents wait until it is closed; nil: they do not
+}
+
+// damage is of which hosts nothing can be read, and why.
+type damage map[uuid.UUID]error
+
+var _ delivery.Unreadable = damage{}
+
+func (d damage) Error() string           { return fmt.Sprintf("%d hosts cannot be read", len(d)) }
+func (d damage) Of(host uuid.UUID) error { return d[host] }
+
+// of is the damage of some hosts, nil where there is none.
+func (d damage) of(hosts []uuid.UUID) error {
+	some := damage{}
+	for _, host := range hosts {
+		if d[host] != nil {
+			some[host] = d[host]
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
+	return some
+}
+
+// Damage has nothing of a host be readable, or all of it where err is nil.
+func (s *Source) Damage(host uuid.UUID, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damage[host] = err
 }
 
 type watcher struct {
@@ -49,6 +79,7 @@ func New() *Source {
 	return &Source{
 		docs: make(map[uuid.UUID]assignment.Stored), hosts: make(map[uuid.UUID]bool), sessions: make(map[uuid.UUID]delivery.Session),
 		watchers: make(map[int]*watcher), calls: make(map[string]int), parts: 1, stuck: make(map[int]chan struct{}),
+		damage: make(damage),
 	}
 }
 
@@ -276,9 +307,11 @@ func (s *Source) Documents(ctx context.Context, hosts ...uuid.UUID) ([]assignmen
 	}
 	out := make([]assignment.Stored, len(hosts))
 	for i, h := range hosts {
-		out[i] = s.docs[h]
+		if s.damage[h] == nil {
+			out[i] = s.docs[h]
+		}
 	}
-	return out, nil
+	return out, s.damage.of(hosts)
 }
 
 // Versions implements delivery.Source.
@@ -293,9 +326,11 @@ func (s *Source) Versions(ctx context.Context, hosts ...uuid.UUID) ([]assignment
 	}
 	out := make([]assignment.Version, len(hosts))
 	for i, h := range hosts {
-		out[i] = s.docs[h].Version
+		if s.damage[h] == nil {
+			out[i] = s.docs[h].Version
+		}
 	}
-	return out, nil
+	return out, s.damage.of(hosts)
 }
 
 // Rebase implements delivery.Source.
@@ -390,9 +425,11 @@ func (s *Source) Sessions(ctx context.Context, hosts ...uuid.UUID) ([]delivery.S
 	}
 	out := make([]delivery.Session, len(hosts))
 	for i, h := range hosts {
-		out[i] = s.sessions[h]
+		if s.damage[h] == nil {
+			out[i] = s.sessions[h]
+		}
 	}
-	return out, nil
+	return out, s.damage.of(hosts)
 }
 
 // Restore makes an earlier beginning stand, as a store does that has lost its last writes, or none. It tells nobody.

@@ -53,7 +53,10 @@ func UnmarshalDateTime(v any) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, Error("a DateTime must be RFC 3339, for example 2026-01-31T23:59:59.000Z")
 	}
-	return t.UTC(), nil
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 { // as zones make of the first and the last hours
+		return time.Time{}, Error("a DateTime must be of the years 0 to 9999 in UTC")
+	}
+	return t, nil
 }
 
 // MarshalUUID writes the lower-case form.

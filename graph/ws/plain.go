@@ -95,7 +95,10 @@ func (p *plain) time() (t time.Time) {
 	if t.UnmarshalText(p.quoted()) != nil {
 		p.fail()
 	}
-	return t.UTC()
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 { // which cannot be written again
+		p.fail()
+	}
+	return t
 }
 
 func (p *plain) bool() bool {

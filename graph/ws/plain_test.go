@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -82,6 +83,9 @@ func FuzzKnownReport(f *testing.F) {
 	}
 	f.Add([]byte(`{"input":{"host":"00000000-0000-0000-0000-000000000000","session":"00000000-0000-0000-0000-000000000000","sequence":01`))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) { // no such message is read
+			return
+		}
 		known, ok := knownReport(append(append(append([]byte{}, reportPrefix...), text...), '}'))
 		if !ok {
 			return
@@ -106,6 +110,9 @@ func FuzzKnownDocument(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) { // no such message is read
+			return
+		}
 		known, ok := knownDocument(append(append(append([]byte{}, documentPrefix...), text...), '}'))
 		if !ok {
 			return
