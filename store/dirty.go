@@ -117,13 +117,13 @@ func (s *Store) claim(ctx context.Context, kind, worker string, n int, lease tim
 }
 
 // first returns up to n members from the heads of all shards' queues, after lapsed claims went back: none that is not urgent
-// while one that is waits, and of the others those that have waited longest. A shard gives no more than twice its share, so
+// while one that is waits, and of the others those that have waited longest. A shard gives little more than its share, so
 // that a long queue is not read again and again.
 //
 // In a Cluster each shard has the clock of its own master. Claims lapse by the one that has given them; which of two shards'
 // members has waited longer is true to within what their clocks differ by.
 func (s *Store) first(ctx context.Context, kind string, n int) ([]uuid.UUID, error) {
-	share := max(8, 2*(n+shards-1)/shards)
+	share := n/shards + 8
 	for {
 		queues, leases := make([]*redis.ZSliceCmd, shards), make([]*redis.IntCmd, shards)
 		err := s.pipelined(ctx, "read the queue", func(p redis.Pipeliner) {

@@ -92,7 +92,8 @@ for step in $STEPS; do
     kill) tests kill "Kills: twenty rounds of each process" ./tests/kill 60m ;;
     load)
       page load "Load: $AGENTS agents, beside a stock gqlgen server"
-      shows load "\`load agents --count $AGENTS --peer gqlgen\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS" --peer gqlgen
+      shows load "\`load agents --count $AGENTS\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS"
+      shows load "\`load agents --count $AGENTS --light --phases connect,idle,one,vm,all --peer gqlgen\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS" --light --phases connect,idle,one,vm,all --peer gqlgen
       ;;
     benchmarks)
       page benchmarks "Benchmarks, beside their floors and peers, $COUNT runs each"

@@ -23,7 +23,10 @@ func (w *Worker) settle(ctx context.Context, hosts []uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("wait for hosts: %w", err)
 	}
-	const shortest, longest = 2 * time.Millisecond, 100 * time.Millisecond
+	shortest, longest := 2*time.Millisecond, 100*time.Millisecond
+	if len(hosts) > settleAtOnce { // it takes long in any case, and whoever asks takes from it
+		shortest = 20 * time.Millisecond
+	}
 	var some []uuid.UUID // that are waited for
 	late := 0
 	for rest, pause := hosts, shortest; len(some)+len(rest) > 0; {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"iapi/tests/load/cloud"
+	"iapi/tests/load/light"
 	"iapi/tests/load/sim"
 )
 
@@ -35,6 +36,7 @@ type agentsCmd struct {
 	Base     int           `default:"4" help:"Instrumentations of every host that are there from the start, so that documents have some size."`
 	InFlight int           `default:"500" help:"Agents that connect for the first time at the same time; 0: all of them."`
 	Admit    float64       `default:"0" help:"The API's --admit: how many websockets may connect in one second. 0: all."`
+	Light    bool          `help:"Agents that do no more than the protocol needs and do not come back: the processors are the servers'. Not for kill and rolling, --tls and failures."`
 	TLS      bool          `name:"tls" help:"Measure connect, idle and all once more over TLS, with an authority of its own, and print both."`
 	Peer     string        `enum:",gqlgen" default:"" help:"Compare the push with that of a stock server: gqlgen. Both serve the same documents from memory to the same agents." placeholder:"gqlgen"`
 	Profile  string        `type:"existingdir" help:"Write CPU and heap profiles of the servers here." placeholder:"DIR"`
@@ -62,12 +64,14 @@ With --tls, connect, idle and all follow once more on an API that speaks TLS, wi
 session. Each phase ends by itself, at the latest after ten minutes.
 
 Memory is what the API has more than before the agents came, after a garbage collection. Agents and servers share the
-processors, so compare only what comes from one run; "others" is the share that neither of them used.
+processors, so compare only what comes from one run; "others" is the share that neither of them used. With --light they leave
+nearly all of it to the servers, as agents do that have machines of their own.
 
 Examples:
 
   go run ./tests/load agents --count 10000 --json
   go run ./tests/load agents --count 10000 --peer gqlgen --phases none
+  go run ./tests/load agents --count 10000 --light --phases connect,idle,one,vm,all
   go run ./tests/load agents --count 2000 --drop 0.01 --refuse 0.05 --phases connect,all`
 }
 
@@ -98,6 +102,9 @@ func (c *agentsCmd) validate() error {
 		if !slices.Contains(phases, p) {
 			return fmt.Errorf("--phases: there is no %q; there are %s", p, strings.Join(phases, ", "))
 		}
+	}
+	if c.Light && (slices.Contains(c.Phases, "kill") || slices.Contains(c.Phases, "rolling") || c.TLS || c.Refuse+c.Slow+c.Drop > 0) {
+		return errors.New("--light: not for the phases kill and rolling, --tls and failures; add --phases connect,idle,one,vm,all")
 	}
 	if len(c.Phases) == 0 && c.Peer == "" {
 		return errors.New("--phases none: nothing is left to do without --peer")
@@ -135,7 +142,7 @@ type load struct {
 	dir    string
 	cloud  *cloud.Cloud
 	tokens []string
-	fleet  *sim.Fleet
+	fleet  fleet
 	ledger ledger
 	result Result
 	tagged string // the instrumentation of VMs with the tag load=on
@@ -265,9 +272,24 @@ func within(ctx context.Context, run func(context.Context) error) error {
 	return run(ctx)
 }
 
-func (l *load) startFleet(ctx context.Context) error {
-	var err error
-	l.fleet, err = sim.StartFleet(context.WithoutCancel(ctx), sim.FleetOptions{ // it outlives the phase; stopFleet ends it
+// fleet is all agents.
+type fleet interface {
+	Ready() <-chan struct{} // closed when each has had its first assignment
+	Waiting() int           // how many have had none yet
+	Dials() int64           // how often they have connected, or tried to
+	Err() error             // why one of them is not there any more
+	Stop()
+}
+
+// startFleet starts agents that outlive the phase; stopFleet ends them.
+func (l *load) startFleet(ctx context.Context) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	if l.Light {
+		l.fleet, err = light.Start(ctx, light.Options{Hosts: l.cloud.Hosts, Tokens: l.tokens, Server: l.cloud.Servers()[0], InFlight: l.InFlight,
+			Observer: l.ledger.lightObserver()})
+		return err
+	}
+	l.fleet, err = sim.StartFleet(ctx, sim.FleetOptions{
 		Hosts: l.cloud.Hosts, Tokens: l.tokens, Servers: l.cloud.Servers(), TLS: l.cloud.TLS(), Seed: l.Seed, InFlight: l.InFlight,
 		Faults:   sim.Faults{Refuse: l.Refuse, Slow: l.Slow, SlowFor: l.SlowFor, Drop: l.Drop},
 		Observer: l.ledger.observer(),
@@ -283,7 +305,7 @@ func (l *load) stopFleet() {
 }
 
 // ready waits until every agent has an assignment, and says how far it is.
-func ready(ctx context.Context, f *sim.Fleet, say func(string, ...any)) error {
+func ready(ctx context.Context, f fleet, say func(string, ...any)) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	ticker := time.NewTicker(2 * time.Second)
@@ -293,6 +315,9 @@ func ready(ctx context.Context, f *sim.Fleet, say func(string, ...any)) error {
 		case <-f.Ready():
 			return nil
 		case <-ticker.C:
+			if err := f.Err(); err != nil {
+				return err
+			}
 			say("%d agents still wait for their first assignment", f.Waiting())
 		case <-ctx.Done():
 			return fmt.Errorf("%d agents have no assignment: %w", f.Waiting(), ctx.Err())

@@ -17,6 +17,7 @@ import (
 	"iapi/agent/session"
 	"iapi/tests/load/cloud"
 	"iapi/tests/load/debugport"
+	"iapi/tests/load/light"
 	"iapi/tests/load/peer"
 	"iapi/tests/load/sim"
 )
@@ -53,14 +54,14 @@ func (a *arrivals) begin(n int) <-chan struct{} {
 	return a.all
 }
 
-func (a *arrivals) received(agent *sim.Agent, _ session.Assignment) {
+func (a *arrivals) received(host uuid.UUID) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, again := a.at[agent.Host()]; again || a.left == 0 {
+	if _, again := a.at[host]; again || a.left == 0 {
 		return
 	}
-	a.at[agent.Host()] = now
+	a.at[host] = now
 	if a.left--; a.left == 0 {
 		close(a.all)
 	}
@@ -110,8 +111,7 @@ func (l *load) push(ctx context.Context, kind string) (out Push, err error) {
 	var arrived arrivals
 	arrived.begin(l.Count)
 	start := time.Now()
-	fleet, err := sim.StartFleet(ctx, sim.FleetOptions{Hosts: peer.Hosts(l.Count), Servers: []string{agents}, Seed: l.Seed, Mute: true,
-		InFlight: l.InFlight, Observer: sim.Observer{Received: arrived.received}})
+	fleet, err := l.listeners(ctx, agents, &arrived)
 	if err != nil {
 		return out, err
 	}
@@ -133,6 +133,17 @@ func (l *load) push(ctx context.Context, kind string) (out Push, err error) {
 	}
 	out.Others = m.others()
 	return out, nil
+}
+
+// listeners start agents that report nothing.
+func (l *load) listeners(ctx context.Context, server string, arrived *arrivals) (fleet, error) {
+	hosts := peer.Hosts(l.Count)
+	if l.Light {
+		return light.Start(ctx, light.Options{Hosts: hosts, Server: server, Mute: true, InFlight: l.InFlight,
+			Observer: light.Observer{Received: arrived.received}})
+	}
+	return sim.StartFleet(ctx, sim.FleetOptions{Hosts: hosts, Servers: []string{server}, Seed: l.Seed, Mute: true, InFlight: l.InFlight,
+		Observer: sim.Observer{Received: func(a *sim.Agent, _ session.Assignment) { arrived.received(a.Host()) }}})
 }
 
 // pushes measures pushes to one host and to all.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"iapi/agent/session"
+	"iapi/tests/load/light"
 	"iapi/tests/load/sim"
 )
 
@@ -30,24 +31,32 @@ type event struct {
 
 func (l *ledger) observer() sim.Observer {
 	return sim.Observer{
-		Acknowledged: func(a *sim.Agent, _ session.Assignment, changes []sim.Change) {
-			at := time.Now()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			for _, c := range changes {
-				l.events = append(l.events, event{at: at, host: a.Host(), Change: c})
-			}
-			if l.more != nil && len(changes) > 0 {
-				close(l.more)
-				l.more = nil
-			}
-		},
-		Refused: func(*sim.Agent, error) {
-			l.mu.Lock()
-			l.refused++
-			l.mu.Unlock()
-		},
+		Acknowledged: func(a *sim.Agent, _ session.Assignment, changes []sim.Change) { l.acknowledged(a.Host(), changes) },
+		Refused:      func(_ *sim.Agent, err error) { l.refuse(err) },
 	}
+}
+
+func (l *ledger) lightObserver() light.Observer {
+	return light.Observer{Acknowledged: l.acknowledged, Refused: l.refuse}
+}
+
+func (l *ledger) acknowledged(host uuid.UUID, changes []sim.Change) {
+	at := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range changes {
+		l.events = append(l.events, event{at: at, host: host, Change: c})
+	}
+	if l.more != nil && len(changes) > 0 {
+		close(l.more)
+		l.more = nil
+	}
+}
+
+func (l *ledger) refuse(error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused++
 }
 
 // begin forgets what is past, so that the ledger does not grow.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
@@ -57,6 +58,39 @@ func TestEverythingIsMeasured(t *testing.T) {
 	require.NoError(t, r.print(io.Discard))
 }
 
+// The agents that cost little are served as the others are.
+func TestLightAgentsMeasureTheSame(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("left out: light agents need Linux")
+	}
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("redis-server is missing, and nothing may be left out in CI")
+		}
+		t.Skip("left out: redis-server is missing")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"agents", "--light", "--count", "100", "--changes", "2", "--rounds", "1", "--idle", "100ms", "--json", "--peer", "gqlgen",
+		"--phases", "connect,idle,one,vm,all"}, &out, &errs)
+	require.Zero(t, code, errs.String())
+	var r Result
+	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
+	require.True(t, r.Light)
+	require.Positive(t, r.Connect.Last)
+	require.Equal(t, 2, r.One.Delete.Count)
+	require.Equal(t, 2, r.VM.Count)
+	require.Equal(t, 100, r.All.Create.Count)
+	require.Equal(t, 100, r.All.Delete.Count)
+	require.Zero(t, r.Refused)
+	for _, kind := range []string{"iapi", "gqlgen"} {
+		require.Equal(t, 100, r.Peers[kind][0].All.Count)
+	}
+	require.NoError(t, r.print(&out))
+	require.Contains(t, out.String(), "100 light agents")
+}
+
 func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 	for want, args := range map[string][]string{
 		"--count":                        {"agents", "--count", "0"},
@@ -67,6 +101,8 @@ func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 		"--store: it must be on this":    {"agents", "--store", "redis://192.0.2.1:6379/0"},
 		"--store: want redis":            {"agents", "--store", "http://127.0.0.1"},
 		"--vms":                          {"agents", "--vms", "0"},
+		"--light: not for the phases":    {"agents", "--light"},
+		"--light: not for":               {"agents", "--light", "--phases", "connect", "--drop", "0.1"},
 		"--peer":                         {"agents", "--peer", "nginx"},
 		"unexpected argument everything": {"everything"},
 	} {

@@ -413,7 +413,7 @@ func (l *load) rolling(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
 	var watch dialWatch
 	var running sync.WaitGroup
-	running.Go(func() { watch.run(watching, l.dials) })
+	running.Go(func() { watch.run(watching, l.fleet.Dials) })
 	start := time.Now()
 	back, err := l.restartEach(ctx)
 	took := time.Since(start)
@@ -449,13 +449,6 @@ func (l *load) restartEach(ctx context.Context) (back []time.Duration, err error
 		back = append(back, time.Since(start))
 	}
 	return back, nil
-}
-
-func (l *load) dials() (sum int64) {
-	for _, a := range l.fleet.Agents {
-		sum += a.Dials()
-	}
-	return sum
 }
 
 // dialWatch finds the second with the most dials.

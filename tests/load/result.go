@@ -20,6 +20,7 @@ type Result struct {
 	CPUs    int       `json:"cpus"`
 	Load    string    `json:"loadAverage"` // of the machine, before
 	Agents  int       `json:"agents"`
+	Light   bool      `json:"light"` // the agents did no more than the protocol needs
 	Seed    uint64    `json:"seed"`
 	Connect *Connect  `json:"connect,omitempty"`
 	Idle    *Idle     `json:"idle,omitempty"`
@@ -117,7 +118,7 @@ type Push struct {
 }
 
 func newResult(c agentsCmd) Result {
-	r := Result{At: time.Now().UTC().Truncate(time.Second), Go: runtime.Version(), CPUs: runtime.NumCPU(), Agents: c.Count, Seed: c.Seed,
+	r := Result{At: time.Now().UTC().Truncate(time.Second), Go: runtime.Version(), CPUs: runtime.NumCPU(), Agents: c.Count, Light: c.Light, Seed: c.Seed,
 		Others: map[string]float64{}}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
 		r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
@@ -169,7 +170,11 @@ func (r Result) print(out io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "%d agents, %d CPUs, %s, load average before %s\n\n", r.Agents, r.CPUs, r.Go, r.Load)
+	kind := "agents"
+	if r.Light {
+		kind = "light agents"
+	}
+	fmt.Fprintf(w, "%d %s, %d CPUs, %s, load average before %s\n\n", r.Agents, kind, r.CPUs, r.Go, r.Load)
 	latency := func(name string, l Latency) {
 		row(name, fmt.Sprintf("p50 %.1f ms", l.P50), fmt.Sprintf("p99 %.1f ms", l.P99), fmt.Sprintf("last %.1f ms", l.Max), fmt.Sprintf("of %d", l.Count))
 	}

@@ -156,8 +156,9 @@ func (c *Cloud) startRedis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The file is not rewritten while something is measured: that comes after so many writes, whichever change is just made.
 	c.redisArgs = []string{program, "--port", port, "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec",
-		"--save", "", "--dir", dir}
+		"--auto-aof-rewrite-percentage", "0", "--save", "", "--dir", dir}
 	c.url = "redis://127.0.0.1:" + port + "/0"
 	return c.StartRedis(ctx)
 }

@@ -114,6 +114,17 @@ func (f *Fleet) Waiting() int {
 // Ready is closed when every agent has had its first assignment.
 func (f *Fleet) Ready() <-chan struct{} { return f.first }
 
+// Dials is how often all agents have connected, or tried to.
+func (f *Fleet) Dials() (sum int64) {
+	for _, a := range f.Agents {
+		sum += a.Dials()
+	}
+	return sum
+}
+
+// Err is nil: agents come back by themselves from whatever happens.
+func (f *Fleet) Err() error { return nil }
+
 // Stop ends all agents and waits for them.
 func (f *Fleet) Stop() {
 	f.cancel()
