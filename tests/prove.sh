@@ -93,7 +93,8 @@ for step in $STEPS; do
     load)
       page load "Load: $AGENTS agents, beside a stock gqlgen server"
       shows load "\`load agents --count $AGENTS\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS"
-      shows load "\`load agents --count $AGENTS --light --phases connect,idle,one,vm,all --peer gqlgen\`" '^([^0-9]|[0-9]+ agents)' $GO run ./tests/load agents --count "$AGENTS" --light --phases connect,idle,one,vm,all --peer gqlgen
+      light="--light --phases connect,idle,one,vm,all --peer gqlgen"
+      shows load "\`load agents --count $AGENTS $light\`" '^([^0-9]|[0-9]+ light agents)' $GO run ./tests/load agents --count "$AGENTS" $light
       ;;
     benchmarks)
       page benchmarks "Benchmarks, beside their floors and peers, $COUNT runs each"
