@@ -31,6 +31,8 @@ func TestFromOneCommandToLiveData(t *testing.T) {
 		require.Contains(t, metrics, name)
 	}
 
+	a.run("delete", requestOfReadme(t, d.server))
+
 	sd := startStatsd(t)
 	id := a.create("cpu.usage", "--by", "cpumode", "--every-host", "--target", "statsd://"+sd.address+"/tour", "--name", "tour")
 	v := a.becomes(id, "ENABLED")
@@ -54,6 +56,30 @@ func TestFromOneCommandToLiveData(t *testing.T) {
 	count, _ := sd.seen()
 	require.Never(t, func() bool { now, _ := sd.seen(); return len(now) > len(count) }, 2500*time.Millisecond, 100*time.Millisecond,
 		"no datagram comes after the delete is acknowledged")
+}
+
+// requestOfReadme sends what the README gives curl to send, and returns the id that was created.
+func requestOfReadme(t testing.TB, server string) string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(readme), "curl -s http://127.0.0.1:8080/graphql -H 'Content-Type: application/json' -d '")
+	require.True(t, found)
+	body, _, found := strings.Cut(rest, "'\n```")
+	require.True(t, found)
+	resp, err := http.Post(server+"/graphql", "application/json", strings.NewReader(body))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	var answer struct {
+		Data struct {
+			CreateInstrumentation struct{ Instrumentation struct{ ID string } }
+		}
+		Errors json.RawMessage
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	require.Empty(t, string(answer.Errors))
+	require.NotEmpty(t, answer.Data.CreateInstrumentation.Instrumentation.ID)
+	return answer.Data.CreateInstrumentation.Instrumentation.ID
 }
 
 // procStat reads the jiffies of all processors together, independently of the collector.
